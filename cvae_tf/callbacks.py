@@ -1,0 +1,234 @@
+"""What happens between the steps of a training run: schedules, validation, records, checkpoints, and stopping.
+
+They stand in a run in the order of this file: each may add to ``logs``, and those after it see it.
+"""
+
+import csv
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cvae_tf.errors import InputError
+from cvae_tf.files import atomic
+from cvae_tf.metrics import psnr_per_frame
+from cvae_tf.plots import psnr_per_frame_png
+from cvae_tf.schedules import beta_table, teacher_forcing_ratio
+from cvae_tf.video import side_by_side, to_uint8, write_gif
+
+COLUMNS = ("epoch", "loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "val_psnr_prior", "val_psnr_posterior",
+           "val_psnr_copy_first", "skipped", "seconds")
+
+
+class EpochSchedules(keras.callbacks.Callback):
+    """Set the model's beta, teacher-forcing ratio and epoch at the start of each epoch. Nothing is retraced."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.betas = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        c = self.config
+        self.model.epoch.assign(epoch)
+        self.model.beta.assign(self.betas[epoch])
+        self.model.teacher_forcing_ratio.assign(teacher_forcing_ratio(epoch, c.tfr, c.tfr_sde, c.tfr_d_step))
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """End the training after ``limit`` updates in a row were skipped, because no later one would succeed either."""
+
+    def __init__(self, limit=20):
+        super().__init__()
+        self.limit = limit
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.skipped_in_a_row) >= self.limit:
+            rate = float(self.model.optimizer.learning_rate)
+            raise InputError(f"the loss or its gradient was not finite in {self.limit} steps in a row, the last of "
+                             f"them step {int(self.model.steps)} at learning rate {rate:.3g}; lower --lr, or look for "
+                             "damaged frames")
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Stop after the step at which ``minutes`` have passed since the object was made; 0: never."""
+
+    def __init__(self, minutes):
+        super().__init__()
+        self.end = time.monotonic() + 60 * minutes if minutes else float("inf")
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() >= self.end:
+            self.model.stop_training = True
+
+
+class Validation(keras.callbacks.Callback):
+    """Free running over the whole validation clip, with z from the prior and, under its own name, from the posterior.
+
+    Adds ``val_psnr_prior``, ``val_psnr_posterior`` and ``val_psnr_copy_first`` to the logs: means over frames 1 to T-1
+    of the per-frame PSNR in dB. Writes the GIF (truth, pose, prediction) and the PSNR-per-frame curve.
+
+    Args:
+        frames, poses: (T, H, W, 3) float32 in [0, 1].
+        config, folders: of the run.
+        keep_best: called with no argument whenever ``val_psnr_prior`` is the highest so far.
+    """
+
+    SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
+
+    def __init__(self, frames, poses, config, folders, keep_best):
+        super().__init__()
+        self.frames, self.poses, self.config, self.folders = frames, poses, config, folders
+        self.keep_best = keep_best
+        self.best = tf.Variable(-np.inf, dtype=tf.float32, trainable=False)  # dB; a variable, so that checkpoints keep it
+        first = np.broadcast_to(frames[:1], frames[1:].shape)
+        self.copy_first = psnr_per_frame(frames[1:], first)
+        self._generate = self._reconstruct = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == self.config.num_epoch or self.model.stop_training
+        if last or (epoch + 1) % self.config.val_every == 0:
+            logs |= self.validate(epoch)
+
+    def validate(self, epoch):
+        """Validate now, as after ``epoch``; returns the three numbers by name."""
+        if self._generate is None:
+            self._generate = tf.function(self.model.generate)
+            self._reconstruct = tf.function(self.model.reconstruct)
+        seed = tf.constant(self.SEED)
+        frames, poses = tf.constant(self.frames[None]), tf.constant(self.poses[None])
+        prediction = self._generate(frames[:, 0], poses[:, 1:], seed)[0].numpy()
+        posterior, _ = self._reconstruct(frames, poses, seed)
+        curves = {"prior": psnr_per_frame(self.frames[1:], prediction),
+                  "posterior": psnr_per_frame(self.frames[1:], posterior[0].numpy()),
+                  "copy-first": self.copy_first}
+        self._show(epoch, prediction, curves)
+        scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
+        if scores["val_psnr_prior"] > float(self.best):
+            self.best.assign(scores["val_psnr_prior"])
+            self.keep_best()
+        return scores
+
+    def _show(self, epoch, prediction, curves):
+        path = self.folders.sample(epoch + 1)
+        write_gif(path, to_uint8(side_by_side(self.frames[1:], self.poses[1:], prediction)), scale=2)
+        height, width = self.frames.shape[1:3]
+        with tf.summary.create_file_writer(str(self.folders.tensorboard / "validation")).as_default():
+            _write_image("free_running", path.read_bytes(), 2 * height, 2 * (3 * width + 2), epoch)
+            _write_image("psnr_per_frame", psnr_per_frame_png(curves, f"Validation after epoch {epoch + 1}"), 352, 880,
+                         epoch)
+
+
+def _write_image(tag, data, height, width, step):
+    """Hand an encoded image (PNG or animated GIF) to TensorBoard; `tf.summary.image` would decode and re-encode it."""
+    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="images")
+    tf.summary.write(tag, tf.constant([str(width).encode(), str(height).encode(), data]), step=step,
+                     metadata=tf.compat.v1.SummaryMetadata(plugin_data=plugin))
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar with the three terms of the loss alone, so that it fits a line."""
+
+    SHOWN = ("loss", "mse", "kl")
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, {name: logs[name] for name in self.SHOWN})
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {name: logs[name] for name in self.SHOWN})
+
+
+class EpochRecord(keras.callbacks.Callback):
+    """A row of ``metrics.csv`` and a readable line in the terminal for each completed epoch.
+
+    On continuing, rows of epochs that are about to be repeated are dropped.
+    """
+
+    def __init__(self, path, clips, num_epoch, first_epoch):
+        super().__init__()
+        self.path, self.clips, self.num_epoch = path, clips, num_epoch
+        self.rows = []
+        if path.exists():
+            with open(path, newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < first_epoch]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if int(self.model.steps) < self.clips.first_step(epoch + 1):
+            return  # stopped within the epoch: its row comes when it is completed
+        values = {name: _number(value) for name, value in logs.items()} | {
+            "epoch": epoch, "seconds": round(time.monotonic() - self.began, 2)}
+        self.rows.append({name: values.get(name, "") for name in COLUMNS})
+        with atomic(self.path) as unfinished, open(unfinished, "w", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
+                f"{values['beta']:.3g} x kl {values['kl']:.4g}, tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
+        if "val_psnr_prior" in values:
+            line += (f"; validation {values['val_psnr_prior']:.2f} dB (posterior {values['val_psnr_posterior']:.2f}, "
+                     f"copy-first {values['val_psnr_copy_first']:.2f})")
+        if values["skipped"]:
+            line += f"; {values['skipped']:.0f} updates skipped so far"
+        print(line, flush=True)
+
+
+def _number(value):
+    """A float with as few digits as give the same float32: what the model computed, without noise digits."""
+    return float(str(np.float32(value)))
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Save everything that the run's future depends on: after each epoch, each few minutes, and on stopping.
+
+    Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress and the best validation. The
+    order of clips and all noise are functions of the seed and the step, so a restored run continues as if it had
+    never stopped.
+
+    Args:
+        model: built and compiled, its optimiser built.
+        folder: of the checkpoints.
+        best: `Validation.best`.
+        minutes: between checkpoints within an epoch.
+    """
+
+    def __init__(self, model, folder, best, minutes=5.0):
+        super().__init__()
+        self.means = [variable for mean in model.means.values() for variable in mean.variables]
+        variables = [*model.variables, *model.optimizer.variables, *self.means]
+        # Numbered, because Keras's paths need not be unique; with the path, so that another network does not fit.
+        state = {f"{i:04d} {v.path}": v.value for i, v in enumerate(variables)} | {"best": best}
+        self.checkpoint = tf.train.Checkpoint(**{name.replace("/", "."): v for name, v in state.items()})
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=2)
+        self.interval = 60 * minutes
+        self.saved = time.monotonic()
+        self.resumed_means = None
+        self.steps = model.steps
+
+    def restore(self):
+        """Restore the newest checkpoint, if any; returns the number of steps done."""
+        if self.manager.latest_checkpoint:
+            self.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
+            self.resumed_means = [mean.numpy() for mean in self.means]
+        return int(self.steps)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.resumed_means:  # Keras has just reset them
+            for mean, value in zip(self.means, self.resumed_means, strict=True):
+                mean.assign(value)
+            self.resumed_means = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() - self.saved >= self.interval:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.save()
+
+    def save(self):
+        """Save now."""
+        self.manager.save(checkpoint_number=int(self.steps))
+        self.saved = time.monotonic()

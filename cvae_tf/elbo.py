@@ -1,0 +1,38 @@
+"""The terms of the evidence lower bound: the posterior's sample, its KL to the prior, and the reconstruction error.
+
+Sohn et al., 2015 (conditional VAE); Kingma and Welling, 2014, arXiv:1312.6114 (reparameterisation). The only module
+that needs TensorFlow Probability.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+
+def diagonal_normal(mean, logvar):
+    """N(mean, exp(logvar)), independent in every element; float32 whatever the compute dtype."""
+    mean, logvar = tf.cast(mean, tf.float32), tf.cast(logvar, tf.float32)
+    return tfd.Normal(mean, tf.exp(0.5 * logvar))
+
+
+def standard_normal(shape):
+    """The prior p(z) = N(0, I) of that shape. It is fixed, not learned."""
+    return tfd.Normal(tf.zeros(shape), tf.ones(shape))
+
+
+def kl_divergence(posterior, prior):
+    """KL(posterior || prior) in nats per frame.
+
+    Args:
+        posterior, prior: tfp Normals of batch shape (T, B, h, w, c).
+
+    Returns:
+        (T, B) float32: summed over the latent map (h, w, c), not averaged, as in the lab.
+    """
+    return tf.reduce_sum(tfd.kl_divergence(posterior, prior), axis=[-3, -2, -1])
+
+
+def squared_error(frames, predictions):
+    """Mean squared error per frame, pixels in [0, 1]: (T, B, H, W, 3) twice -> (T, B), mean over H, W and channels."""
+    return tf.reduce_mean(tf.square(tf.cast(predictions, tf.float32) - frames), axis=[-3, -2, -1])

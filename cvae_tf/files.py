@@ -1,0 +1,45 @@
+"""Writing that leaves the old file or the new one, never half of one."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from cvae_tf.errors import InputError
+
+
+@contextmanager
+def atomic(path):
+    """``with atomic(path) as unfinished:`` write a file or a folder there; it becomes ``path`` if all goes well.
+
+    Missing parent folders are made, and a file or folder that stands at ``path`` is replaced.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        if unfinished.is_dir() and path.is_dir():  # a folder cannot replace one that is not empty
+            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(replaced)
+            unfinished.rename(path)
+            shutil.rmtree(replaced)
+        else:
+            _sync(unfinished)
+            os.replace(unfinished, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
+
+
+def _sync(path):
+    if path.is_file():
+        with open(path, "rb+") as stream:
+            os.fsync(stream.fileno())

@@ -1,0 +1,23 @@
+"""Picture quality. Plain NumPy."""
+
+import numpy as np
+
+HIGHEST_PSNR = 100.0  # dB, of equal frames: their true value is infinite and would swallow every mean
+
+
+def psnr_per_frame(frames, predictions):
+    """Peak signal-to-noise ratio of each frame in dB, against a peak of 1.
+
+    Both are clipped to [0, 1] first, as a viewer would see them.
+
+    Args:
+        frames, predictions: (..., H, W, 3) floats.
+
+    Returns:
+        (...) float64: ``-10 log10`` of the mean squared error over H, W and channels; `HIGHEST_PSNR` at most.
+    """
+    if np.shape(frames) != np.shape(predictions):
+        raise ValueError(f"shapes must agree, received {np.shape(frames)} and {np.shape(predictions)}")
+    error = np.clip(np.asarray(frames, np.float64), 0, 1) - np.clip(np.asarray(predictions, np.float64), 0, 1)
+    mse = np.mean(np.square(error), axis=(-3, -2, -1))
+    return -10 * np.log10(np.maximum(mse, 10 ** (-HIGHEST_PSNR / 10)))

@@ -1,0 +1,191 @@
+"""The model: one training step, free running with either latent, and the generation that gets exported.
+
+The loss of a clip of T frames, per batch (the lab's and the seed's reductions):
+
+    loss = sum_t mse_t + beta * sum_t kl_t,   t = 1 .. T-1
+
+mse_t: mean over batch, pixels and channels, pixels in [0, 1]. kl_t: nats, summed over the latent, mean over the batch.
+"""
+
+import keras
+import tensorflow as tf
+
+from cvae_tf import elbo
+from cvae_tf.network import over_time
+from cvae_tf.rollout import rollout
+
+# What a random number is for: a word of its seed, so that no two purposes share numbers.
+POSTERIOR, FORCING = 1, 2
+
+
+class CVAE(keras.Model):
+    """Conditional VAE for video prediction.
+
+    Args:
+        network: a built `Network`.
+        seed: of all noise in training.
+        tfr_draw: what one teacher-forcing coin decides: ``"batch"``, ``"epoch"`` or ``"frame"``.
+        gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the seed.
+        clip_norm: global norm above which the gradients of a step are scaled down.
+
+    ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are set by `callbacks.EpochSchedules`; ``steps`` counts batches.
+    """
+
+    def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, clip_norm=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+        self.seed = seed
+        self.tfr_draw = tfr_draw
+        self.gradient_through_time = gradient_through_time
+        self.clip_norm = clip_norm
+        for name, dtype in (("beta", "float32"), ("teacher_forcing_ratio", "float32"), ("epoch", "int32"),
+                            ("steps", "int32"), ("skipped", "int32"), ("skipped_in_a_row", "int32")):
+            setattr(self, name, self.add_weight(shape=(), dtype=dtype, initializer="zeros", trainable=False, name=name))
+        self.means = {name: keras.metrics.Mean(name) for name in ("loss", "mse", "kl", "grad_norm")}
+        self.built = True
+
+    # ------------------------------------------------------------------ the transition and its two sources of z
+
+    def cell(self, context_frame):
+        """The transition for `rollout` with that context frame (B, H, W, 3): (previous, (pose_features, z)) -> frame."""
+        context = self.network.encode_context(context_frame)
+        return lambda previous, now: self.network.transition(previous, *now, context)
+
+    def posterior(self, frames, pose_features):
+        """q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
+        return elbo.diagonal_normal(*self.network.posterior(frames, pose_features))
+
+    def prior(self, length, frame):
+        """p(z) = N(0, I) for ``length`` frames like ``frame`` (B, H, W, 3): a tfp Normal."""
+        return elbo.standard_normal([length, tf.shape(frame)[0], *self.network.latent_shape(*frame.shape[1:3])])
+
+    # ------------------------------------------------------------------ training
+
+    def draw_forcing(self, shape):
+        """Draw which steps are fed the true frame: (T-1, B) bool."""
+        key = self.epoch if self.tfr_draw == "epoch" else self.steps
+        coins = tf.random.stateless_uniform(shape if self.tfr_draw == "frame" else (), self._key(FORCING, key))
+        return tf.broadcast_to(coins < self.teacher_forcing_ratio, shape)
+
+    def _key(self, purpose, number):
+        return tf.random.fold_in(tf.stack([self.seed, purpose]), tf.cast(number, tf.int32))
+
+    def predict_clip(self, frames, poses, context, training=True):
+        """Predict frames 1 to T-1 of a clip with z from the posterior, under teacher forcing.
+
+        Args:
+            frames, poses: (T, B, H, W, 3).
+            context: (B, H, W, 3), the context frame.
+
+        Returns:
+            ``(predictions, kl)``: (T-1, B, H, W, 3), and (T-1, B) in nats.
+        """
+        pose_features = self.network.encode_poses(poses[1:], training=training)
+        posterior = self.posterior(frames[1:], pose_features)
+        z = posterior.sample(seed=self._key(POSTERIOR, self.steps))
+        kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(z)))
+        forced = self.draw_forcing(kl.shape)
+        cell = self.cell(context)
+        inputs = (pose_features, z)
+        if self.gradient_through_time:
+            return rollout(cell, frames[0], inputs, frames[:-1], forced), kl
+
+        # With the gradient stopped at fed-back frames, what each step is fed can be generated first, without a
+        # gradient, and all steps can then run as one batch: the same loss and gradient as step by step, but faster.
+        def feed_back():
+            generated = rollout(cell, frames[0], inputs, frames[:-1], forced)
+            fed = tf.concat([frames[:1], generated[:-1]], 0)
+            return tf.where(forced[:, :, None, None, None], frames[:-1], fed)
+
+        previous = tf.stop_gradient(tf.cond(tf.reduce_all(forced), lambda: frames[:-1], feed_back))
+        return self._all_at_once(previous, inputs, context), kl
+
+    def _all_at_once(self, previous, inputs, context):
+        length = previous.shape[0]
+        context = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0),
+                                        self.network.encode_context(context))
+        return over_time(self.network.transition, previous, *inputs, context)
+
+    def train_step(self, data):
+        """One teacher-forced clip batch, one optimiser step; skipped where the loss or gradient is not finite."""
+        frames, poses, context = data
+        with tf.GradientTape() as tape:
+            predictions, kl = self.predict_clip(frames, poses, context)
+            mse = elbo.squared_error(frames[1:], predictions)  # (T-1, B)
+            mse, kl = (tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in (mse, kl))
+            loss = mse + self.beta * kl
+        gradients = tape.gradient(loss, self.trainable_variables)
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+        gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
+
+        rate = tf.identity(self.optimizer.learning_rate)  # before the update moves its schedule on
+
+        def update():
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return tf.constant(0)
+
+        skipped = tf.cond(finite, update, lambda: tf.constant(1))
+        self.steps.assign_add(1)
+        self.skipped.assign_add(skipped)
+        self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row + 1))
+        for name, value in (("loss", loss), ("mse", mse), ("kl", kl), ("grad_norm", norm)):
+            self.means[name].update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, tf.float32))
+        return {**{name: mean.result() for name, mean in self.means.items()},
+                "beta": self.beta.value, "tfr": self.teacher_forcing_ratio.value,
+                "lr": rate, "skipped": self.skipped.value}
+
+    # ------------------------------------------------------------------ free running
+
+    def run_freely(self, first_frame, poses, z, pose_features=None):
+        """Generate the frame of each pose in turn, from one frame, which is the context too.
+
+        Args:
+            first_frame: (B, H, W, 3).
+            poses: (T, B, H, W, 3).
+            z: (T, B, h, w, c).
+
+        Returns:
+            (T, B, H, W, 3), clipped to [0, 1]; what is fed back is not clipped, as in the lab.
+        """
+        if pose_features is None:
+            pose_features = self.network.encode_poses(poses)
+        return tf.clip_by_value(rollout(self.cell(first_frame), first_frame, (pose_features, z)), 0.0, 1.0)
+
+    def generate(self, first_frame, poses, seed, temperature=1.0):
+        """Free running with z from the prior, times ``temperature``: what a user gets.
+
+        Args:
+            first_frame: (B, H, W, 3).
+            poses: (B, T, H, W, 3).
+            seed: (2,) int32. The same seed gives the same frames.
+            temperature: scales z; 0 gives z = 0, the most likely film.
+
+        Returns:
+            (B, T, H, W, 3) in [0, 1], the frame of each pose in turn.
+        """
+        poses = _swap_time(poses)
+        z = temperature * self.prior(tf.shape(poses)[0], first_frame).sample(seed=seed)
+        return _swap_time(self.run_freely(first_frame, poses, z))
+
+    def reconstruct(self, frames, poses, seed=(0, 0)):
+        """Free running with z from the posterior, which has seen each target frame: no prediction score.
+
+        Args:
+            frames, poses: (B, T, H, W, 3); only the first frame is fed, the others are what z is inferred from.
+            seed: (2,) int32.
+
+        Returns:
+            ``(predictions, kl)``: (B, T-1, H, W, 3) in [0, 1], of frames 1 to T-1, and (B, T-1) in nats.
+        """
+        frames, poses = _swap_time(frames), _swap_time(poses)
+        pose_features = self.network.encode_poses(poses[1:])
+        posterior = self.posterior(frames[1:], pose_features)
+        z = posterior.sample(seed=seed)
+        kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(z)))
+        return _swap_time(self.run_freely(frames[0], poses[1:], z, pose_features)), tf.transpose(kl)
+
+
+def _swap_time(frames):
+    """(B, T, ...) <-> (T, B, ...)."""
+    return tf.transpose(frames, [1, 0, *range(2, len(frames.shape))])

@@ -1,0 +1,64 @@
+"""The interface of the two networks: the seed's five parts, and the four ways in which a model uses them.
+
+A network is the conditional VAE of one instant. Time is the first axis of every sequence here: (T, B, ...).
+"""
+
+import keras
+import tensorflow as tf
+
+
+def over_time(function, *sequences):
+    """Apply ``function`` to (T, B, ...) tensors as to one batch of T * B."""
+    time, batch = tf.shape(sequences[0])[0], sequences[0].shape[1] or tf.shape(sequences[0])[1]
+    outputs = function(*(tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), s) for s in sequences))
+    return tf.nest.map_structure(lambda x: tf.reshape(x, [time, batch, *x.shape[1:]]), outputs)
+
+
+class Network(keras.layers.Layer):
+    """Base of `LabNetwork` and `UNet`.
+
+    A subclass makes the five parts of the seed, under these names (in brackets the lab's):
+
+    - ``frame_encoder`` (frame_transformation): a frame to features
+    - ``pose_encoder`` (label_transformation): a drawn pose to features
+    - ``gaussian_predictor`` (Gaussian_Predictor): features of frame t and of pose t to the mean and the log variance
+      of the posterior q(z_t | x_t, p_t)
+    - ``decoder_fusion`` (Decoder_Fusion): features of frame t-1 and pose t, and z_t, to one feature map
+    - ``generator`` (Generator): that feature map to frame t
+
+    Frames and poses are (..., H, W, 3) float32 in [0, 1].
+    """
+
+    def latent_shape(self, height, width):
+        """Shape (h, w, c) of z for frames of that size in pixels."""
+        raise NotImplementedError("latent_shape(height, width) -> (h, w, c)")
+
+    def encode_context(self, frame):
+        """What `transition` needs of the context frame (B, H, W, 3); the same for every instant of a rollout."""
+        raise NotImplementedError("encode_context(frame) -> nest")
+
+    def decode(self, frame_features, pose_features, z, context):
+        """Decoder fusion and generator: to the next frame (B, H, W, 3)."""
+        raise NotImplementedError("decode(frame_features, pose_features, z, context) -> frame")
+
+    def encode_poses(self, poses, training=False):
+        """(T, B, H, W, 3) -> a nest of features (T, B, ...), all instants in one batch."""
+        return over_time(lambda pose: self.pose_encoder(pose, training=training), poses)
+
+    def posterior(self, frames, pose_features):
+        """Mean and log variance of q(z_t | x_t, p_t), each (T, B, h, w, c), for true frames (T, B, H, W, 3)."""
+        return over_time(lambda frame, pose: self.gaussian_predictor(self.frame_encoder(frame), pose),
+                         frames, pose_features)
+
+    def transition(self, previous, pose_features, z, context):
+        """The transition cell: previous frame (B, H, W, 3), pose, z -> next frame (B, H, W, 3)."""
+        return self.decode(self.frame_encoder(previous), pose_features, z, context)
+
+    def build(self, frame_shape):
+        """Make all weights for frames of shape (H, W, 3), or (..., H, W, 3); other sizes work afterwards too."""
+        frames = tf.zeros((1, 1, *frame_shape[-3:]))
+        pose_features = self.encode_poses(frames)
+        z, _ = self.posterior(frames, pose_features)
+        now = tf.nest.map_structure(lambda x: x[0], (frames, pose_features, z))
+        self.transition(*now, self.encode_context(frames[0]))
+        self.built = True

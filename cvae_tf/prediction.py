@@ -1,0 +1,169 @@
+"""From a SavedModel, one frame and drawn poses to a GIF: what ``python predict.py`` does.
+
+Knows the exported model by its signatures only; neither the model nor the networks are imported.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cvae_tf import data, studio
+from cvae_tf.config import STUDIO, normalise_flags, parser_for
+from cvae_tf.errors import InputError
+from cvae_tf.files import atomic
+from cvae_tf.metrics import psnr_per_frame
+from cvae_tf.video import side_by_side, to_uint8, write_gif
+
+
+class Generator:
+    """The exported model at ``path``.
+
+    Raises:
+        InputError: there is no such model, or it is not one of this project's.
+    """
+
+    def __init__(self, path):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import tensorflow as tf  # slow: not for --help or a mistyped flag
+
+        self._tf = tf
+        if not (Path(path) / "saved_model.pb").is_file():
+            raise InputError(f"{path}: no SavedModel in this folder; train one with python train.py")
+        try:
+            self._loaded = tf.saved_model.load(str(path))  # kept: its variables live only as long as it does
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise InputError(f"{path}: the SavedModel cannot be loaded ({str(error).splitlines()[0]})") from error
+        if not {"generate", "reconstruct"} <= set(self._loaded.signatures):
+            raise InputError(f"{path}: this SavedModel has no signature 'generate'; train one with python train.py")
+        self._generate = self._loaded.signatures["generate"]
+        inputs = self._generate.structured_input_signature[1]
+        self.height, self.width = inputs["first_frame"].shape[1:3]
+
+    def __call__(self, first_frame, poses, seed=0, temperature=1.0):
+        """Generate one film.
+
+        Args:
+            first_frame: (H, W, 3) float in [0, 1].
+            poses: (T, H, W, 3) float in [0, 1].
+            seed: of the latents.
+            temperature: scale of the latents; 0 gives the most likely film.
+
+        Returns:
+            (T, H, W, 3) float32 in [0, 1], the frame of each pose in turn.
+        """
+        tf = self._tf
+        output = self._generate(first_frame=tf.constant(first_frame[None], tf.float32),
+                                poses=tf.constant(poses[None], tf.float32), seed=tf.constant([0, seed], tf.int32),
+                                temperature=tf.constant(temperature, tf.float32))
+        return output["frames"][0].numpy()
+
+
+def newest_model(folder=Path("saved_models")):
+    """The most recently written SavedModel in ``folder``.
+
+    Raises:
+        InputError: there is none.
+    """
+    models = sorted(Path(folder).glob("*/saved_model.pb"), key=lambda path: path.stat().st_mtime)
+    if not models:
+        raise InputError(f"{folder}: no SavedModel in this folder; train one with python train.py, or give --model")
+    return models[-1].parent
+
+
+def parse_args(argv):
+    """Read the command line of ``predict.py``.
+
+    Raises:
+        InputError: an unknown flag or a value out of range.
+    """
+    parser = parser_for("predict.py", "Generate a film from one frame and drawn poses, with an exported model. Without "
+                        "flags: the newest model in saved_models/, and the studio's validation sequence.")
+    parser.add_argument("--model", help="folder of a SavedModel [the newest in saved_models/]")
+    parser.add_argument("--first_frame", help="PNG of the given frame [the first of --truth]")
+    parser.add_argument("--poses", help=f"folder of drawn poses, PNG, or '{STUDIO}' [{STUDIO}]")
+    parser.add_argument("--truth", help="folder of the true frames, named like the poses, to compare with")
+    parser.add_argument("--output", default="prediction.gif", help="GIF to write; curve and table go beside it")
+    parser.add_argument("--seed", type=int, default=0, help="of the latents; sample k takes seed + k")
+    parser.add_argument("--temperature", type=float, default=1.0, help="scale of the latents; 0: the most likely film")
+    parser.add_argument("--samples", type=int, default=1, help="films to draw, side by side")
+    parser.add_argument("--fps", type=float, default=20, help="frames per second")
+    parser.add_argument("--scale", type=int, default=4, help="size of a pixel in the GIF")
+    args = parser.parse_args(normalise_flags(argv))
+    limits = dict(seed=(0, 2**31 - 1), temperature=(0, 100), samples=(1, 64), fps=(1, 50), scale=(1, 32))
+    for name, (low, high) in limits.items():
+        if not low <= getattr(args, name) <= high:
+            raise InputError(f"--{name} must be from {low} to {high}, received {getattr(args, name)}")
+    if not args.output.lower().endswith(".gif"):
+        raise InputError(f"--output must end in .gif, received {args.output}")
+    if args.poses in (None, STUDIO) and (args.first_frame or args.truth):
+        raise InputError("--first_frame and --truth need --poses FOLDER")
+    if args.poses not in (None, STUDIO) and not (args.first_frame or args.truth):
+        raise InputError("--poses needs the first frame: give --first_frame F.png or --truth FOLDER")
+    return args
+
+
+def _read_input(args, height, width):
+    """First frame (H, W, 3), poses (T, H, W, 3), whether pose 0 is the first frame's, and true frames or None."""
+    if args.poses in (None, STUDIO):
+        frames, poses = (data.to_float(images) for images in studio.sequence(0, height, width))
+        return frames[0], poses, True, frames
+    truth = None
+    if args.truth:
+        pose_paths = data.list_images(args.poses)
+        names = {path.name: path for path in data.list_images(args.truth)}
+        missing = [path.name for path in pose_paths if path.name not in names]
+        if missing:
+            raise InputError(f"{args.truth}: no true frame {missing[0]} for the pose of that name")
+        truth = data.to_float(data.read_images([names[path.name] for path in pose_paths], height, width))
+    else:
+        pose_paths = data.list_images(args.poses)
+    first_path = Path(args.first_frame) if args.first_frame else names[pose_paths[0].name]
+    first_frame = data.to_float(data.read_image(first_path, height, width))
+    poses = data.to_float(data.read_images(pose_paths, height, width))
+    return first_frame, poses, first_path.name == pose_paths[0].name, truth
+
+
+def predict(args):
+    """Generate and write the GIF and, where the truth is known, the PSNR curve and table beside it.
+
+    The film has a frame for each pose. A pose with the first frame's own name is that frame's: the film then begins
+    with the given frame, and the prediction with the next pose.
+
+    Raises:
+        InputError: an input is missing or unreadable, or the output cannot be written.
+    """
+    path = Path(args.model) if args.model else newest_model()
+    generate = Generator(path)
+    first_frame, poses, given, truth = _read_input(args, generate.height, generate.width)
+    if given and len(poses) < 2:
+        raise InputError("only one pose, and it is the first frame's own; give at least one more")
+    films = [generate(first_frame, poses[given:], args.seed + k, args.temperature) for k in range(args.samples)]
+    shown = [np.concatenate([first_frame[None], film]) if given else film for film in films]
+    output = Path(args.output)
+    panels = shown if truth is None else [truth, poses, *shown]
+    write_gif(output, to_uint8(side_by_side(*panels)), fps=args.fps, scale=args.scale)
+    panel_names = [] if truth is None else ["truth", "pose"]
+    panel_names += ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
+    print(f"{output}: {len(poses)} frames by {path} ({', '.join(panel_names)})")
+    if truth is not None:
+        _score(output, truth[given:], first_frame, films)
+
+
+def _score(output, truth, first_frame, films):
+    from cvae_tf.plots import psnr_per_frame_png  # Matplotlib is slow to import
+
+    names = ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
+    curves = {name: psnr_per_frame(truth, film) for name, film in zip(names, films, strict=True)}
+    curves["copy-first"] = psnr_per_frame(truth, np.broadcast_to(first_frame, truth.shape))
+    with atomic(output.with_suffix(".png")) as unfinished:
+        unfinished.write_bytes(psnr_per_frame_png(curves, f"{output.stem}: free running, z from the prior"))
+    with atomic(output.with_suffix(".csv")) as unfinished, open(unfinished, "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["frame", *(f"psnr_{name.replace(' ', '_').replace('-', '_')}" for name in curves)])
+        writer.writerows([t + 1, *(f"{value:.4f}" for value in values)]
+                         for t, values in enumerate(zip(*curves.values(), strict=True)))
+    means = ", ".join(f"{name} {curve.mean():.2f} dB" for name, curve in curves.items())
+    print(f"PSNR, mean of {len(truth)} frames, z from the prior: {means}")
+    print(f"Per frame: {output.with_suffix('.png')}, {output.with_suffix('.csv')}")

@@ -1,0 +1,35 @@
+"""The time loop. Training, validation and generation all run through `rollout`; no other loop over frames exists."""
+
+import tensorflow as tf
+
+
+def rollout(cell, first_frame, inputs, true_previous=None, forced=None):
+    """Generate frame after frame, each from the one before.
+
+    Args:
+        cell: the transition, ``cell(previous_frame, inputs_t) -> frame``: (B, H, W, 3) to (B, H, W, 3).
+        first_frame: (B, H, W, 3), what the first step is fed.
+        inputs: a nest of tensors (T, B, ...); the cell gets their slices at each time.
+        true_previous: (T, B, H, W, 3), the true frames before those to predict. Only needed with ``forced``.
+        forced: (T, B) bool. Where true, the step is fed the true frame before instead of the generated one
+            (teacher forcing). None: free running.
+
+    Returns:
+        (T, B, H, W, 3), the T generated frames; ``first_frame`` is not among them.
+    """
+    if forced is not None:
+        inputs = (inputs, true_previous, forced)
+    length = tf.shape(tf.nest.flatten(inputs)[0])[0]
+    slices = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, length).unstack(x), inputs)
+    generated = tf.TensorArray(first_frame.dtype, length, element_shape=first_frame.shape)
+
+    def step(t, previous, generated):
+        now = tf.nest.map_structure(lambda array: array.read(t), slices)
+        if forced is not None:
+            now, truth, is_forced = now
+            previous = tf.where(is_forced[:, None, None, None], truth, previous)
+        frame = tf.ensure_shape(cell(previous, now), first_frame.shape)
+        return t + 1, frame, generated.write(t, frame)
+
+    _, _, generated = tf.while_loop(lambda t, *_: t < length, step, (0, first_frame, generated))
+    return generated.stack()

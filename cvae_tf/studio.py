@@ -1,0 +1,362 @@
+"""The studio: synthetic footage of a person in a lit grey room, with the pose of each frame drawn beside it.
+
+    python -m cvae_tf.studio OUT [--train 4] [--seed 0] [--variety] [--frame_H 32] [--frame_W 64]
+
+writes it to disk in the lab's layout. A script of actions moves the joints of a skeleton in space; a camera projects
+them; Pillow draws the body on the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure
+function of its arguments.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cvae_tf import errors
+from cvae_tf.config import normalise_flags, parser_for
+from cvae_tf.errors import InputError
+
+LENGTH = 630  # frames in a sequence, as in the lab
+
+# ---------------------------------------------------------------------- the script: what the person does, frame by frame
+
+# Channels of the script. Lengths in body heights, angles in radians. Yaw 0 faces the camera, +pi/2 faces right.
+# Of each arm: raised sideways, swung forward, elbow bent.
+CHANNELS = ("x", "z", "yaw", "squat", "lean", "left_side", "left_front", "left_elbow", "right_side", "right_front",
+            "right_elbow")
+REST = dict(x=0.0, z=0.0, yaw=0.0, squat=0.0, lean=0.03, left_side=0.12, left_front=0.0, left_elbow=0.2,
+            right_side=0.12, right_front=0.0, right_elbow=0.2)
+NEAR, AWAY = 1.7, 2.1  # z of coming near, x outside the frame
+SPEED = 0.034  # of walking, body heights per frame
+
+
+class _Script:
+    """Targets of every channel, one row a frame, written by actions."""
+
+    def __init__(self, random):
+        self.random = random
+        self.state = dict(REST, x=random.uniform(-0.5, 0.5))
+        self.rows = []
+
+    def hold(self, frames, **targets):
+        self.state.update(targets)
+        self.rows += [[self.state[name] for name in CHANNELS]] * int(frames)
+
+    def turn_to(self, yaw):
+        """Turn to an angle the short way round."""
+        now = self.state["yaw"]
+        self.hold(self.random.integers(12, 20), yaw=now + (yaw - now + np.pi) % (2 * np.pi) - np.pi)
+
+    def walk_to(self, **goal):
+        """Turn towards a place on the floor and walk there."""
+        way = np.array([goal.get("x", self.state["x"]) - self.state["x"], goal.get("z", self.state["z"]) - self.state["z"]])
+        self.turn_to(np.arctan2(way[0], way[1]))
+        steps = max(1, int(np.hypot(*way) / SPEED))
+        start = self.state["x"], self.state["z"]
+        for i in range(1, steps + 1):
+            self.hold(1, x=start[0] + way[0] * i / steps, z=start[1] + way[1] * i / steps)
+
+    def stand(self):
+        self.hold(self.random.integers(10, 30))
+
+    def walk(self):
+        self.walk_to(x=self.random.uniform(0.35, 1.4) * (-1 if self.state["x"] > 0 else 1),
+                     z=self.random.uniform(-0.3, 0.5))
+
+    def turn(self):
+        self.turn_to(self.random.choice([0.0, 0.6, -0.6, np.pi / 2, -np.pi / 2, np.pi]))
+        self.stand()
+
+    def raise_arms(self):
+        self.turn_to(self.random.uniform(-0.5, 0.5))
+        for side in (self.random.uniform(1.4, 1.7), self.random.uniform(2.6, 2.9)):
+            self.hold(self.random.integers(14, 24), left_side=side, right_side=side, left_elbow=0.1, right_elbow=0.1)
+        self.hold(16, left_side=0.12, right_side=0.12, left_elbow=0.2, right_elbow=0.2)
+
+    def reach(self):
+        self.turn_to(self.random.choice([-1, 1]) * self.random.uniform(0.8, 1.6))
+        arm = self.random.choice(["left", "right"])
+        self.hold(self.random.integers(16, 30), **{f"{arm}_front": 1.5, f"{arm}_elbow": 0.1})
+        self.hold(14, **{f"{arm}_front": 0.0, f"{arm}_elbow": 0.2})
+
+    def wave(self):
+        self.turn_to(self.random.uniform(-0.4, 0.4))
+        arm = self.random.choice(["left", "right"])
+        for _ in range(3):
+            self.hold(9, **{f"{arm}_side": 1.6, f"{arm}_elbow": 0.6})
+            self.hold(9, **{f"{arm}_side": 1.6, f"{arm}_elbow": 1.7})
+        self.hold(14, **{f"{arm}_side": 0.12, f"{arm}_elbow": 0.2})
+
+    def squat(self):
+        self.turn_to(self.random.choice([0.0, np.pi / 2, -np.pi / 2]) + self.random.uniform(-0.3, 0.3))
+        self.hold(self.random.integers(18, 30), squat=1.0, lean=0.55, left_front=1.0, right_front=1.0)
+        self.hold(18, squat=0.0, lean=0.03, left_front=0.0, right_front=0.0)
+
+    def come_near(self):
+        self.walk_to(z=self.random.uniform(NEAR - 0.3, NEAR), x=self.random.uniform(-0.3, 0.3))
+        self.stand()
+        self.walk_to(z=0.0)
+
+    def leave(self):
+        side = -1 if self.state["x"] < 0 else 1
+        self.walk_to(x=side * AWAY)
+        self.stand()
+        self.walk_to(x=side * self.random.uniform(0.2, 0.8))
+
+
+def _script(random, length):
+    """(length, channels): the script, smoothed; each action once before any comes twice."""
+    script = _Script(random)
+    actions = [script.stand, script.walk, script.turn, script.raise_arms, script.reach, script.wave, script.squat,
+               script.come_near, script.leave, script.walk]
+    while len(script.rows) < length:
+        for action in random.permutation(np.array(actions, object)):
+            action()
+    rows = np.array(script.rows[:length], float)
+    kernel = np.exp(-0.5 * (np.arange(-12, 13) / 4.0) ** 2)
+    padded = np.pad(rows, ((12, 12), (0, 0)), mode="edge")
+    smooth = np.stack([np.convolve(column, kernel / kernel.sum(), "valid") for column in padded.T], 1)
+    return dict(zip(CHANNELS, smooth.T, strict=True))
+
+
+# ---------------------------------------------------------------------- the skeleton: joints in space
+
+THIGH, SHIN, TORSO, NECK, UPPER_ARM, FOREARM, FOOT = 0.245, 0.245, 0.30, 0.10, 0.16, 0.15, 0.11  # body heights
+HALF_HIPS, HALF_SHOULDERS = 0.06, 0.115
+
+
+def _skeleton(script):
+    """Joint name -> (T, 3): x to the right, y up from the floor, z towards the camera, in body heights."""
+    x, z, yaw, squat, lean = (script[name] for name in ("x", "z", "yaw", "squat", "lean"))
+    zero = np.zeros_like(x)
+    forward = np.stack([np.sin(yaw), zero, np.cos(yaw)], 1)
+    left = np.stack([np.cos(yaw), zero, -np.sin(yaw)], 1)
+    up = np.array([0.0, 1.0, 0.0])
+    speed = np.hypot(np.gradient(x), np.gradient(z))
+    stride = np.minimum(1.0, speed / SPEED)
+    phase = np.cumsum(speed) * 2 * np.pi / 0.95  # a body height less a little takes two steps
+
+    def bent(angle, sideways=None):
+        """Unit vectors that hang down at angle 0 and point forward at pi/2, turned ``sideways`` after that."""
+        direction = np.sin(angle)[:, None] * forward - np.cos(angle)[:, None] * up
+        if sideways is None:
+            return direction
+        amount, axis = sideways
+        return np.cos(amount)[:, None] * direction + np.sin(amount)[:, None] * axis
+
+    joints = {}
+    for name, sign, shift in (("left", 1, 0.0), ("right", -1, np.pi)):
+        swing = np.sin(phase + shift)
+        hip_angle = 0.5 * stride * swing + 1.25 * squat
+        knee_angle = 0.12 + 0.75 * stride * np.maximum(0, np.cos(phase + shift)) + 2.1 * squat
+        hip = sign * HALF_HIPS * left
+        knee = hip + THIGH * bent(hip_angle)
+        ankle = knee + SHIN * bent(hip_angle - knee_angle)
+        toe = ankle + FOOT * (0.95 * forward - 0.2 * up)
+        joints |= {f"{name}_hip": hip, f"{name}_knee": knee, f"{name}_ankle": ankle, f"{name}_toe": toe}
+    spine = np.sin(lean)[:, None] * forward + np.cos(lean)[:, None] * up
+    joints["pelvis"] = np.zeros_like(forward)
+    joints["neck"] = TORSO * spine
+    joints["head"] = joints["neck"] + NECK * 1.1 * spine
+    joints["nose"] = joints["head"] + 0.055 * forward
+    for name, sign, shift in (("left", 1, np.pi), ("right", -1, 0.0)):
+        swing = 0.45 * stride * np.sin(phase + shift)
+        side, front, elbow = (script[f"{name}_{part}"] for part in ("side", "front", "elbow"))
+        shoulder = joints["neck"] + sign * HALF_SHOULDERS * left - 0.02 * spine
+        elbow_joint = shoulder + UPPER_ARM * bent(front + swing, (side, sign * left))
+        raised = np.clip(side / 1.2, 0, 1)  # a hanging arm bends its elbow forward, a raised one upward
+        wrist = elbow_joint + FOREARM * bent(front + swing + (1 - raised) * elbow, (side + raised * elbow, sign * left))
+        joints |= {f"{name}_shoulder": shoulder, f"{name}_elbow": elbow_joint, f"{name}_wrist": wrist}
+    lowest = np.minimum(joints["left_ankle"][:, 1], joints["right_ankle"][:, 1]) - 0.04
+    root = np.stack([x, -lowest, z], 1)
+    return {name: position + root for name, position in joints.items()} | {"forward": forward}
+
+
+# ---------------------------------------------------------------------- the camera and the drawing
+
+CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
+PERSON = 0.74  # height of the person at z = 0 over that of the frame
+
+SKIN, HAIR = (196, 150, 124), (44, 34, 30)
+CLOTHES = (("shirt", (72, 92, 120)), ("trousers", (30, 30, 36)), ("shoes", (22, 20, 20)))
+BODY = (  # bones, thickness in body heights, what colours them
+    ("left_hip", "left_knee", 0.085, "trousers"), ("left_knee", "left_ankle", 0.065, "trousers"),
+    ("left_ankle", "left_toe", 0.05, "shoes"),
+    ("right_hip", "right_knee", 0.085, "trousers"), ("right_knee", "right_ankle", 0.065, "trousers"),
+    ("right_ankle", "right_toe", 0.05, "shoes"),
+    ("left_shoulder", "left_elbow", 0.06, "shirt"), ("left_elbow", "left_wrist", 0.05, "shirt"),
+    ("right_shoulder", "right_elbow", 0.06, "shirt"), ("right_elbow", "right_wrist", 0.05, "shirt"),
+    ("pelvis", "neck", 0.16, "shirt"), ("left_shoulder", "right_shoulder", 0.09, "shirt"),
+    ("left_hip", "right_hip", 0.10, "trousers"),
+)
+LIMBS = (  # of the drawn pose, with their colours
+    ("head", "nose", (190, 0, 255)), ("neck", "head", (130, 0, 220)), ("neck", "pelvis", (60, 40, 255)),
+    ("neck", "right_shoulder", (0, 90, 255)), ("right_shoulder", "right_elbow", (0, 130, 255)),
+    ("right_elbow", "right_wrist", (0, 170, 255)),
+    ("neck", "left_shoulder", (0, 190, 200)), ("left_shoulder", "left_elbow", (0, 200, 170)),
+    ("left_elbow", "left_wrist", (0, 210, 140)),
+    ("pelvis", "right_hip", (60, 190, 60)), ("right_hip", "right_knee", (70, 200, 0)),
+    ("right_knee", "right_ankle", (120, 210, 0)), ("right_ankle", "right_toe", (170, 200, 0)),
+    ("pelvis", "left_hip", (255, 70, 40)), ("left_hip", "left_knee", (255, 50, 50)),
+    ("left_knee", "left_ankle", (255, 110, 0)), ("left_ankle", "left_toe", (255, 170, 0)),
+)
+
+
+def _project(points, height, width):
+    """(..., 3) in body heights -> (..., 2) pixels, and (...) pixels per body height there."""
+    scale = PERSON * height * CAMERA_DISTANCE / (CAMERA_DISTANCE - points[..., 2])
+    horizon = 0.87 * height - PERSON * height * CAMERA_HEIGHT  # feet at z = 0 stand at 0.87 of the height
+    x = 0.5 * width + scale * points[..., 0]
+    y = horizon + scale * (CAMERA_HEIGHT - points[..., 1])
+    return np.stack([x, y], -1), scale
+
+
+def _room(height, width, light, tint):
+    """The empty room (height, width, 3) float, 0 to 255: a wall with ceiling lights, and a floor."""
+    y, x = np.mgrid[0:height, 0:width] / float(height)
+    aspect = width / height
+    grey = 0.60 + 0.16 * np.exp(-(((x - light * aspect) / 0.7) ** 2) - ((y - 0.55) / 0.45) ** 2)
+    for spot in np.linspace(0.12, 0.88, 4):
+        grey += 0.22 * np.exp(-(((x - spot * aspect) / 0.16) ** 2) - (y / 0.13) ** 2)
+    grey -= 0.20 * np.exp(-((y - 0.02) / 0.10) ** 2) * (0.5 + 0.5 * np.cos(x * 9.0))
+    grey += 0.07 / (1 + np.exp(-(y - 0.80) / 0.015))
+    grey -= 0.12 * ((x / aspect - 0.5) / 0.5) ** 4
+    return 255 * np.clip(grey, 0, 1)[..., None] * np.asarray(tint)
+
+
+def _line(draw, start, end, width, colour):
+    """A line with round ends."""
+    draw.line([*start, *end], fill=colour, width=max(1, round(width)))
+    r = width / 2
+    for x, y in (start, end):
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
+
+
+def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
+    """Shadow, then the bones from the farthest to the nearest, then the head."""
+    def shade(colour, depth):
+        return tuple(int(np.clip(c * brightness * (1 + 1.6 * depth), 0, 255)) for c in colour)
+
+    (x, y), scale = points["floor"][t], scales["floor"][t]
+    draw.ellipse([x - 0.22 * scale, y - 0.03 * scale, x + 0.22 * scale, y + 0.05 * scale], fill=(40, 40, 45, 70))
+    for a, b, thickness, cloth in sorted(BODY, key=lambda bone: depths[bone[0]][t] + depths[bone[1]][t]):
+        depth = 0.5 * (depths[a][t] + depths[b][t])
+        _line(draw, points[a][t], points[b][t], thickness * scales[a][t], shade(colours[cloth], depth))
+    for side in ("left", "right"):
+        (x, y), r = points[f"{side}_wrist"][t], 0.028 * scales[f"{side}_wrist"][t]
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=shade(SKIN, depths[f"{side}_wrist"][t]))
+    (x, y), r = points["head"][t], 0.065 * scales["head"][t]
+    draw.ellipse([x - 0.85 * r, y - r, x + 0.85 * r, y + 1.1 * r], fill=shade(HAIR, 0))
+    if facing[t, 2] > -0.5:  # the face is seen unless the person looks away
+        x += 0.45 * r * facing[t, 0]
+        draw.ellipse([x - 0.68 * r, y - 0.5 * r, x + 0.68 * r, y + 1.1 * r], fill=shade(SKIN, 0))
+
+
+def sequence(number, height, width, *, seed=0, variety=False, length=LENGTH):
+    """One sequence of the studio.
+
+    Args:
+        number: which sequence; each has a script of its own.
+        height, width: of a frame, in pixels.
+        seed: of the whole studio.
+        variety: other clothes and lighting in each sequence, instead of the same in all.
+        length: number of frames.
+
+    Returns:
+        ``(frames, poses)``, each (length, height, width, 3) uint8.
+    """
+    random = np.random.default_rng([seed, number])
+    script = _script(random, length)
+    colours, light, brightness, tint = dict(CLOTHES), 0.5, 1.0, (1.0, 0.985, 0.965)
+    if variety:
+        colours = {name: tuple(int(c) for c in random.integers(15, 200, 3)) for name, _ in CLOTHES}
+        light, brightness = random.uniform(0.25, 0.75), random.uniform(0.85, 1.1)
+        tint = 1 - random.uniform(0, 0.1, 3)
+    joints = _skeleton(script)
+    facing = joints.pop("forward")
+    joints["floor"] = joints["pelvis"] * (1, 0, 1)
+    over = max(1, min(4, 256 // height))  # drawn larger, then averaged, for smooth edges
+    projected = {name: _project(points, over * height, over * width) for name, points in joints.items()}
+    points = {name: pixels for name, (pixels, _) in projected.items()}
+    scales = {name: scale for name, (_, scale) in projected.items()}
+    depths = {name: position[:, 2] - joints["pelvis"][:, 2] for name, position in joints.items()}
+    room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
+    frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
+    for t in range(length):
+        frame = room.copy()
+        _draw_person(ImageDraw.Draw(frame, "RGBA"), t, points, scales, depths, colours, facing, brightness)
+        frames[t] = np.asarray(frame.reduce(over))
+        pose = Image.new("RGB", frame.size, "white")
+        draw = ImageDraw.Draw(pose)
+        for a, b, colour in LIMBS:
+            _line(draw, points[a][t], points[b][t], 0.03 * over * height * PERSON, colour)
+        poses[t] = np.asarray(pose.reduce(over))
+    return frames, poses
+
+
+def sequences(numbers, height, width, **options):
+    """A list of `sequence` for each of ``numbers``."""
+    return [sequence(number, height, width, **options) for number in numbers]
+
+
+# ---------------------------------------------------------------------- to disk
+
+def write_tree(out, train, height, width, *, seed=0, variety=False, length=LENGTH):
+    """Write ``train`` training sequences, the validation sequence and one test sequence in the lab's layout.
+
+    Sequence k starts at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears only when
+    it is complete.
+
+    Raises:
+        InputError: ``out`` exists and is not an empty folder, or cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; choose a new folder or remove it")
+    unfinished = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    try:
+        for number in range(train + 2):
+            frames, poses = sequence(number, height, width, seed=seed, variety=variety, length=length)
+            split = "val" if number == 0 else "train" if number <= train else "test"
+            names = [f"frame{100_000 * number + t:08d}.png" for t in range(length)]
+            below = "0" if split == "test" else ""
+            for kind, images in (("img", frames), ("label", poses)):
+                folder = unfinished / split / f"{split}_{kind}" / below
+                folder.mkdir(parents=True, exist_ok=True)
+                count = 1 if (split, kind) == ("test", "img") else length  # a test sequence gives only its first frame
+                for name, image in zip(names[:count], images, strict=False):
+                    Image.fromarray(image).save(folder / name)
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def main():
+    """Command line: ``python -m cvae_tf.studio OUT``."""
+    parser = parser_for("python -m cvae_tf.studio", "Write studio footage to disk in the lab's layout.")
+    parser.add_argument("out", help="folder to make")
+    parser.add_argument("--train", type=int, default=4, help="training sequences")
+    parser.add_argument("--length", type=int, default=LENGTH, help="frames in a sequence")
+    parser.add_argument("--frame_H", type=int, default=32, help="frame height in pixels")
+    parser.add_argument("--frame_W", type=int, default=64, help="frame width in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
+    parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
+    args = parser.parse_args(normalise_flags(sys.argv[1:]))
+    for name, lowest in (("train", 1), ("length", 2), ("frame_H", 8), ("frame_W", 8), ("seed", 0)):
+        if getattr(args, name) < lowest:
+            raise InputError(f"--{name} must be at least {lowest}, received {getattr(args, name)}")
+    write_tree(args.out, args.train, args.frame_H, args.frame_W, seed=args.seed, variety=args.variety,
+               length=args.length)
+    print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, "
+          f"{args.length} frames each")
+
+
+if __name__ == "__main__":
+    errors.run(main)

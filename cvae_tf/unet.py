@@ -1,0 +1,133 @@
+"""The efficient network: features at 1/2, 1/4 and 1/8 of the frame, a small latent map, a U-Net that composes.
+
+The next frame is ``(1 - m) * context_frame + m * rgb`` with a predicted mask m: what does not move is copied from the
+context frame at every step, so a static background cannot drift, however long the rollout.
+"""
+
+import keras
+import tensorflow as tf
+
+from cvae_tf.network import Network
+
+
+def _conv(channels, kernel=3, **kwargs):
+    return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="he_normal", **kwargs)
+
+
+class ResidualBlock(keras.layers.Layer):
+    """Two 3x3 convolutions with LeakyReLU, plus the input."""
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.conv1 = _conv(channels)
+        self.conv2 = _conv(channels)
+
+    def call(self, x):
+        return x + tf.nn.leaky_relu(self.conv2(tf.nn.leaky_relu(self.conv1(x))))
+
+
+class Encoder(keras.layers.Layer):
+    """An image (B, H, W, 3) -> its features at 1/2, 1/4 and 1/8 of its size: (width, 2 width, 3 width) channels."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.downs = [_conv(width * scale, strides=2) for scale in (1, 2, 3)]
+        self.block = ResidualBlock(3 * width)
+
+    def call(self, image):
+        half = tf.nn.leaky_relu(self.downs[0](image))
+        quarter = tf.nn.leaky_relu(self.downs[1](half))
+        eighth = self.block(tf.nn.leaky_relu(self.downs[2](quarter)))
+        return half, quarter, eighth
+
+
+class PoseEncoder(Encoder):
+    """`Encoder` that also hands on the drawn pose itself, for the generator at full resolution."""
+
+    def call(self, pose, training=False):
+        return pose, *super().call(pose)
+
+
+class GaussianPredictor(keras.layers.Layer):
+    """Features of a frame and its pose -> mean and log variance of the latent map, each (B, H/8, W/8, N)."""
+
+    def __init__(self, width, latents, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = _conv(width)
+        self.out = keras.layers.Conv2D(2 * latents, 1, kernel_initializer="zeros")  # starts at the prior: KL 0
+
+    def call(self, frame_features, pose_features):
+        h = tf.nn.leaky_relu(self.hidden(tf.concat([frame_features[-1], pose_features[-1]], -1)))
+        mean, logvar = tf.split(self.out(h), 2, axis=-1)
+        return mean, tf.clip_by_value(logvar, -10.0, 10.0)  # beyond that, exp() costs the first epochs their numbers
+
+
+class Up(keras.layers.Layer):
+    """Twice the size: a 1x1 convolution to four times the channels, laid out as 2x2 pixels."""
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = _conv(4 * channels, 1)
+
+    def call(self, x):
+        return tf.nn.depth_to_space(self.conv(x), 2)
+
+
+class DecoderFusion(keras.layers.Layer):
+    """Features of the previous frame, the pose and the context frame, and z, merged from 1/8 up to 1/2 of the size."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.merges = [_conv(width * scale) for scale in (3, 2, 1)]
+        self.blocks = [ResidualBlock(width * scale) for scale in (3, 2, 1)]
+        self.ups = [Up(width * scale) for scale in (2, 1)]
+
+    def call(self, frame_features, pose_features, context_features, z):
+        x = z
+        for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
+            if level:
+                x = self.ups[level - 1](x)
+            scale = -1 - level
+            merged = [x, frame_features[scale], pose_features[scale], context_features[scale]]
+            x = block(tf.nn.leaky_relu(merge(tf.concat(merged, -1))))
+        return x  # (B, H/2, W/2, width)
+
+
+class Generator(keras.layers.Layer):
+    """Fused features, and pose and context frame in full resolution -> the composed next frame (B, H, W, 3)."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.up = Up(width // 2)
+        self.conv = _conv(width // 2)
+        self.out = keras.layers.Conv2D(4, 3, padding="same")
+
+    def call(self, fused, pose, context_frame):
+        h = tf.nn.leaky_relu(self.conv(tf.concat([self.up(fused), pose, context_frame], -1)))
+        rgb, mask = tf.split(tf.sigmoid(self.out(h)), [3, 1], axis=-1)
+        return (1 - mask) * context_frame + mask * rgb
+
+
+class UNet(Network):
+    """The multi-scale network. Frame height and width must be multiples of 8."""
+
+    def __init__(self, width=32, N_dim=12, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.N_dim = width, N_dim
+        self.frame_encoder = Encoder(width)
+        self.pose_encoder = PoseEncoder(width)
+        self.gaussian_predictor = GaussianPredictor(width, N_dim)
+        self.decoder_fusion = DecoderFusion(width)
+        self.generator = Generator(width)
+
+    def latent_shape(self, height, width):
+        return height // 8, width // 8, self.N_dim
+
+    def encode_context(self, frame):
+        return frame, self.frame_encoder(frame)
+
+    def decode(self, frame_features, pose_features, z, context):
+        pose, *pose_features = pose_features
+        context_frame, context_features = context
+        fused = self.decoder_fusion(frame_features, pose_features, context_features, z)
+        return self.generator(fused, pose, context_frame)

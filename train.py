@@ -1,0 +1,20 @@
+"""Train the conditional VAE: ``python train.py [--preset demo|debug|lab|best] [--data_dir LAB4_Dataset] ...``."""
+
+import sys
+
+from cvae_tf import errors
+from cvae_tf.config import parse_train_args
+
+
+def main():
+    config, dry_run = parse_train_args(sys.argv[1:])
+    if dry_run:
+        print(config.to_json(), end="")
+        return
+    from cvae_tf.training import train  # loads TensorFlow: not for --help, --dry_run or a mistyped flag
+
+    train(config)
+
+
+if __name__ == "__main__":
+    errors.run(main)
