@@ -190,18 +190,20 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         model: built and compiled, its optimiser built.
+        clips: the run's `Clips`.
         folder: of the checkpoints.
         best: `Validation.best`.
         minutes: between checkpoints within an epoch.
     """
 
-    def __init__(self, model, folder, best, minutes=5.0):
+    def __init__(self, model, clips, folder, best, minutes=5.0):
         super().__init__()
+        self.clips = clips
         self.means = [variable for mean in model.means.values() for variable in mean.variables]
         variables = [*model.variables, *model.optimizer.variables, *self.means]
-        # Numbered, because Keras's paths need not be unique; with the path, so that another network does not fit.
-        state = {f"{i:04d} {v.path}": v.value for i, v in enumerate(variables)} | {"best": best}
-        self.checkpoint = tf.train.Checkpoint(**{name.replace("/", "."): v for name, v in state.items()})
+        # Known by number and shape: Keras's names count up within a process, but another network does not fit.
+        state = {f"v{i:04d}_{'x'.join(map(str, v.shape))}": v.value for i, v in enumerate(variables)}
+        self.checkpoint = tf.train.Checkpoint(best=best, **state)
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=2)
         self.interval = 60 * minutes
         self.saved = time.monotonic()
@@ -212,7 +214,8 @@ class Checkpoints(keras.callbacks.Callback):
         """Restore the newest checkpoint, if any; returns the number of steps done."""
         if self.manager.latest_checkpoint:
             self.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
-            self.resumed_means = [mean.numpy() for mean in self.means]
+            if int(self.steps) > self.clips.first_step(self.clips.epoch_of(int(self.steps))):  # within an epoch
+                self.resumed_means = [mean.numpy() for mean in self.means]
         return int(self.steps)
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -33,9 +33,9 @@ class Config:
     preset: str = _flag("demo", "run", "named settings that the other flags override")
     run_dir: str = _flag("", "run", "folder of the run; an existing run is continued [runs/PRESET-N]")
     export_dir: str = _flag("", "run", "folder of the exported SavedModel [saved_models/NAME-OF-RUN]")
-    num_epoch: int = _flag(30, "run", "number of epochs", low=1)
+    num_epoch: int = _flag(16, "run", "number of epochs", low=1)
     steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many clips as fit the data once", low=0)
-    val_every: int = _flag(5, "run", "validate after every so many epochs, and after the last", low=1)
+    val_every: int = _flag(4, "run", "validate after every so many epochs, and after the last", low=1)
     max_minutes: float = _flag(0.0, "run", "end cleanly after this time, in minutes; 0: no limit", low=0)
     seed: int = _flag(0, "run", "of initial weights, order of clips, noise and the studio", low=0, high=2**31 - 1)
 
@@ -59,14 +59,14 @@ class Config:
     studio_variety: bool = _flag(False, "data", "studio: other clothes and lighting in each sequence")
 
     network: str = _flag("unet", "network", "the efficient multi-scale network, or the lab's", choices=("unet", "lab"))
-    width: int = _flag(32, "network", "unet: channels at half resolution", low=4, high=512)
+    width: int = _flag(24, "network", "unet: channels at half resolution", low=4, high=512)
     F_dim: int = _flag(128, "network", "lab: frame features", low=1)
     L_dim: int = _flag(32, "network", "lab: pose (label) features", low=1)
     N_dim: int = _flag(12, "network", "channels of the latent map", low=1)
     D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2)
 
     kl_anneal_type: str = _flag("Cyclical", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
-    kl_anneal_cycle: int = _flag(3, "objective", "cycles of Cyclical over all epochs", low=1)
+    kl_anneal_cycle: int = _flag(4, "objective", "cycles of Cyclical over all epochs", low=1)
     kl_anneal_ratio: float = _flag(1.0, "objective", "beta at the top of a cycle", low=0)
     tfr: float = _flag(0.0, "objective", "teacher-forcing ratio at first: 1 feeds true frames, 0 runs freely",
                        low=0, high=1)
@@ -93,6 +93,11 @@ class Config:
                 raise InputError(f"--{name} must be above 0, received {getattr(self, name)}")
         if self.preset not in PRESETS:
             raise InputError(f"--preset must be one of {', '.join(PRESETS)}, received '{self.preset}'")
+        if self.network == "lab":
+            for name, lowest in (("F_dim", 8), ("L_dim", 2), ("N_dim", 4), ("D_out_dim", 8)):
+                if getattr(self, name) < lowest:
+                    raise InputError(f"--{name} must be at least {lowest} with --network lab, "
+                                     f"received {getattr(self, name)}")
         if self.network == "unet" and (self.frame_H % 8 or self.frame_W % 8):
             raise InputError(f"--network unet needs a frame height and width that 8 divides, received "
                              f"{self.frame_H}x{self.frame_W}; change --frame_H and --frame_W")
@@ -104,6 +109,9 @@ class Config:
 
 def _check(spec, value):
     rules = spec.metadata
+    fits = (int, float) if spec.type is float else spec.type
+    if not isinstance(value, fits) or (isinstance(value, bool) and spec.type is not bool):
+        raise InputError(f"--{spec.name} must be of type {spec.type.__name__}, received {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"--{spec.name} must be a finite number, received {value}")
     if rules["choices"] and value not in rules["choices"]:
@@ -124,7 +132,7 @@ PRESETS = {
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab", kl_anneal_cycle=7, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0),
     # What works best on the lab's data.
-    "best": dict(num_epoch=70),
+    "best": dict(num_epoch=70, val_every=10, width=32, kl_anneal_cycle=7),
 }
 
 

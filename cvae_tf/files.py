@@ -21,25 +21,26 @@ def atomic(path):
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        if unfinished.is_dir() and path.is_dir():  # a folder cannot replace one that is not empty
-            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(replaced)
-            unfinished.rename(path)
-            shutil.rmtree(replaced)
-        else:
-            _sync(unfinished)
-            os.replace(unfinished, path)
+        try:
+            yield unfinished
+            _replace(unfinished, path)
+        finally:
+            if unfinished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
 
 
-def _sync(path):
-    if path.is_file():
-        with open(path, "rb+") as stream:
+def _replace(unfinished, path):
+    if unfinished.is_dir() and path.is_dir():  # a folder cannot replace one that is not empty
+        replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+        path.rename(replaced)
+        unfinished.rename(path)
+        shutil.rmtree(replaced)
+        return
+    if unfinished.is_file():
+        with open(unfinished, "rb+") as stream:
             os.fsync(stream.fileno())
+    os.replace(unfinished, path)

@@ -72,14 +72,13 @@ def _depth_conv_block(inputs, outputs):
 
 
 class _Chain(keras.layers.Layer):
-    """Layers one after the other, on the concatenation of the inputs."""
+    """Layers one after the other."""
 
     def __init__(self, blocks, **kwargs):
         super().__init__(**kwargs)
         self.blocks = blocks
 
-    def call(self, *inputs):
-        x = tf.concat(inputs, -1)
+    def call(self, x):
         for block in self.blocks:
             x = block(x)
         return x
@@ -125,7 +124,7 @@ class GaussianPredictor(_Chain):
         ], **kwargs)
 
     def call(self, frame_features, pose_features):
-        return tuple(tf.split(super().call(frame_features, pose_features), 2, axis=-1))
+        return tuple(tf.split(super().call(tf.concat([frame_features, pose_features], -1)), 2, axis=-1))
 
 
 class DecoderFusion(_Chain):
@@ -138,6 +137,9 @@ class DecoderFusion(_Chain):
             *_depth_conv_block(quarter, half), ResidualBlock(half, half),
             *_depth_conv_block(half, outputs // 2), _conv(outputs // 2, outputs, 1),
         ], **kwargs)
+
+    def call(self, frame_features, pose_features, z):
+        return super().call(tf.concat([frame_features, pose_features, z], -1))
 
 
 class Generator(_Chain):

@@ -97,7 +97,7 @@ def train(config):
     limit = callbacks.TimeLimit(config.max_minutes)
     validate = callbacks.Validation(frames, poses, config, folders,
                                     keep_best=lambda: save_model(model, folders.export, config))
-    checkpoints = callbacks.Checkpoints(model, folders.checkpoints, validate.best)
+    checkpoints = callbacks.Checkpoints(model, clips, folders.checkpoints, validate.best)
     first_step = checkpoints.restore()
     last_step = clips.first_step(config.num_epoch)
     print(f"{folders.root}: {len(training.frames)} training frames, {len(frames)} validation frames; network "

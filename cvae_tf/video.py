@@ -35,7 +35,9 @@ def write_gif(path, frames, fps=20, scale=1):
     """
     frames = frames if frames.dtype == np.uint8 else to_uint8(frames)
     sample = frames[:: max(1, len(frames) // 64)]
-    palette_image = Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(254)
+    # An octree keeps the thin coloured limbs of the poses; the median cut turns them grey in favour of the room.
+    palette_image = Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(
+        254, method=Image.Quantize.FASTOCTREE)
     palette = palette_image.getpalette()[: 3 * 254]
     palette += [0] * (3 * 254 - len(palette))
     # Writers drop a frame that equals the one before. Such a frame gets its first pixel in a spare colour instead, one

@@ -1,0 +1,63 @@
+"""Shared pieces: small footage, a small model, and the programs as a user starts them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cvae_tf import studio
+from cvae_tf.data import Footage
+from cvae_tf.model import CVAE
+from cvae_tf.unet import UNet
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_model(network=None, size=(16, 32), lr=1e-3, **options):
+    """A small compiled model; the same weights at every call."""
+    keras.utils.set_random_seed(1)
+    network = network or UNet(width=4, N_dim=2)
+    network.build((*size, 3))
+    model = CVAE(network, **options)
+    model.compile(keras.optimizers.Adam(lr), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def random_clip(time=5, batch=2, size=(16, 32), seed=0):
+    """Frames, poses (T, B, H, W, 3) and context (B, H, W, 3), random float32 tensors in [0, 1]."""
+    random = np.random.default_rng(seed)
+    shape = (time, batch, *size, 3)
+    return tuple(tf.constant(random.random(s, np.float32)) for s in (shape, shape, shape[1:]))
+
+
+def run_program(*words, cwd, timeout=300):
+    """Start a script of the project as a user does, from another folder."""
+    command = [sys.executable, str(ROOT / words[0]) if words[0].endswith(".py") else words[0], *map(str, words[1:])]
+    if words[0] == "-m":
+        command = [sys.executable, *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def footage():
+    """Two uncut studio sequences of 40 frames at 16x32."""
+    sequences = studio.sequences([1, 2], 16, 32, length=40)
+    frames, poses = (np.concatenate(arrays) for arrays in zip(*sequences, strict=True))
+    return Footage(frames, poses, ((0, 40), (40, 40)))
+
+
+@pytest.fixture(scope="session")
+def lab_tree(tmp_path_factory):
+    """A small data set on disk in the lab's layout: one training sequence, validation and test, 40 frames each."""
+    root = tmp_path_factory.mktemp("data") / "LAB4_Dataset"
+    studio.write_tree(root, 1, 32, 64, length=40)
+    return root

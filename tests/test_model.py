@@ -1,0 +1,211 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_model, random_clip
+
+from cvae_tf import elbo
+from cvae_tf.callbacks import EpochSchedules
+from cvae_tf.config import Config
+from cvae_tf.lab_network import LabNetwork
+from cvae_tf.unet import UNet
+
+
+def _small_lab():
+    return LabNetwork(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)
+
+
+def _reference(model, clip, forced, stop):
+    """The seed's training listing, step by step: loss, mse, kl and the gradients."""
+    frames, poses, context = clip
+    network, beta = model.network, float(model.beta)
+    with tf.GradientTape() as tape:
+        # The noise of the model's own step, drawn once for all instants; all else is written out here.
+        all_mean, all_logvar = network.posterior(frames[1:], network.encode_poses(poses[1:]))
+        normal = tf.random.fold_in(tf.stack([model.seed, 1]), tf.constant(0))
+        z = model.posterior(frames[1:], network.encode_poses(poses[1:])).sample(seed=normal)
+        eps = tf.stop_gradient((z - all_mean) / tf.exp(0.5 * all_logvar))
+        generated, mse, kl = frames[0], 0.0, 0.0
+        for t in range(1, frames.shape[0]):
+            fed = frames[t - 1] if forced else (tf.stop_gradient(generated) if stop else generated)
+            pose = tf.nest.map_structure(lambda x: x[0], network.encode_poses(poses[t:t + 1]))
+            mean, logvar = (x[0] for x in network.posterior(frames[t:t + 1], network.encode_poses(poses[t:t + 1])))
+            z_t = mean + tf.exp(0.5 * logvar) * eps[t - 1]
+            generated = network.decode(network.frame_encoder(fed), pose, z_t, network.encode_context(context))
+            mse += tf.reduce_mean((generated - frames[t]) ** 2)
+            kl += -0.5 * tf.reduce_sum(1 + logvar - mean**2 - tf.exp(logvar)) / frames.shape[1]
+        loss = mse + beta * kl
+    return loss, mse, kl, tape.gradient(loss, model.trainable_variables)
+
+
+@pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
+@pytest.mark.parametrize("through_time", [True, False], ids=["through-time", "stopped"])
+def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time):
+    model = make_model(UNet(width=4, N_dim=2), gradient_through_time=through_time)
+    for weight in model.network.gaussian_predictor.out.weights:  # away from the prior, where the KL has no gradient
+        weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
+    model.beta.assign(0.01)
+    model.teacher_forcing_ratio.assign(float(forced))
+    clip = random_clip()
+    loss, mse, kl, gradients = _reference(model, clip, forced, stop=not through_time)
+
+    applied = []
+    model.optimizer.apply = lambda gradients, variables: applied.extend(gradients)
+    model.clip_norm = 1e9
+    logs = model.train_step(clip)
+    np.testing.assert_allclose([logs[name] for name in ("loss", "mse", "kl")], [loss, mse, kl], rtol=1e-5)
+    np.testing.assert_allclose(logs["grad_norm"], tf.linalg.global_norm(gradients), rtol=1e-4)
+    for ours, theirs in zip(applied, gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_gradient_through_time_differs_from_the_stopped_one():
+    norms = []
+    for through_time in (True, False):
+        model = make_model(gradient_through_time=through_time)
+        norms.append(float(model.train_step(random_clip())["grad_norm"]))
+    assert abs(norms[0] - norms[1]) > 1e-4 * norms[0]
+
+
+@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2), _small_lab], ids=["unet", "lab"])
+def test_free_running_ignores_future_true_frames(network):
+    model = make_model(network())
+    frames, poses, context = (x.numpy() for x in random_clip())
+    model.teacher_forcing_ratio.assign(0.0)
+    # The posterior alone may look at the target: keep it from doing so.
+    model.posterior = lambda frames, pose_features: elbo.standard_normal((4, 2, *model.network.latent_shape(16, 32)))
+    before, _ = model.predict_clip(frames, poses, context, training=False)
+    frames[1:] = 1 - frames[1:]
+    after, _ = model.predict_clip(frames, poses, context, training=False)
+    np.testing.assert_array_equal(before, after)
+    model.teacher_forcing_ratio.assign(1.0)
+    forced, _ = model.predict_clip(frames, poses, context, training=False)
+    assert np.abs(forced - after).max() > 1e-5  # and under teacher forcing they do matter
+
+
+def test_changing_beta_changes_the_loss_without_a_retrace(footage, tmp_path):
+    model = make_model()
+    traces = []
+    predict_clip = model.predict_clip
+    model.predict_clip = lambda *args: traces.append(1) or predict_clip(*args)
+    clip = random_clip()
+    data = tf.data.Dataset.from_tensors(clip).repeat(3)
+    config = Config(num_epoch=3, kl_anneal_type="Monotonic", kl_anneal_ratio=3.0, tfr=1.0, tfr_sde=1, tfr_d_step=0.5)
+    for weight in model.network.gaussian_predictor.out.weights:
+        weight.assign(tf.ones_like(weight))
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(data, epochs=3, steps_per_epoch=1, verbose=0, shuffle=False,
+                        callbacks=[EpochSchedules(config)]).history
+    assert history["beta"] == pytest.approx([0, 1, 2])
+    assert history["tfr"] == pytest.approx([1, 0.5, 0])
+    for loss, mse, beta, kl in zip(*(history[name] for name in ("loss", "mse", "beta", "kl")), strict=True):
+        assert loss == pytest.approx(mse + beta * kl, rel=1e-5) and kl > 0.1
+    assert len(traces) == 1
+
+
+def test_one_batch_can_be_overfitted(footage):
+    model = make_model(UNet(width=8, N_dim=2), lr=3e-3)
+    frames, poses = (np.float32(x[:6, None]) / 255 for x in (footage.frames[::5], footage.poses[::5]))
+    step = tf.function(model.train_step)
+    losses = []
+    for _ in range(150):
+        model.reset_metrics()
+        losses.append(float(step((frames, poses, frames[0]))["mse"]))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2), _small_lab], ids=["unet", "lab"])
+def test_eager_equals_graph(network):
+    logs = []
+    for wrap in (lambda f: f, tf.function):
+        model = make_model(network())
+        model.teacher_forcing_ratio.assign(0.5)
+        step = wrap(model.train_step)
+        for seed in range(2):
+            result = step(random_clip(time=3, seed=seed))
+        logs.append({name: float(value) for name, value in result.items()})
+    assert logs[0] == pytest.approx(logs[1], rel=2e-4)
+
+
+@pytest.mark.parametrize("draw", ["batch", "epoch", "frame"])
+def test_teacher_forcing_coin(draw):
+    model = make_model(tfr_draw=draw)
+    model.teacher_forcing_ratio.assign(0.3)
+    draws = []
+    for step in range(400):
+        model.steps.assign(step)
+        model.epoch.assign(step // 4)
+        draws.append(model.draw_forcing((5, 2)).numpy())
+    draws = np.array(draws)
+    assert abs(draws.mean() - 0.3) < 0.1
+    if draw != "frame":
+        assert np.all(draws == draws[:, :1, :1])
+    else:
+        assert np.any(draws != draws[:, :1, :1])
+    by_epoch = draws.reshape(100, 4, -1)
+    assert np.all(by_epoch == by_epoch[:, :1]) == (draw == "epoch")
+
+
+def test_no_coin_falls_on_the_wrong_side_at_zero_and_one():
+    model = make_model()
+    for ratio in (0.0, 1.0):
+        model.teacher_forcing_ratio.assign(ratio)
+        for step in range(50):
+            model.steps.assign(step)
+            assert np.all(model.draw_forcing((5, 2)).numpy() == bool(ratio))
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(where):
+    model = make_model()
+    step = tf.function(model.train_step)
+    good, bad = random_clip(), list(random_clip())
+    bad[where] = bad[where] * np.nan
+    step(good)
+    before = [v.numpy() for v in [*model.trainable_variables, *model.optimizer.variables]]
+    logs = step(tuple(bad))
+    for old, variable in zip(before, [*model.trainable_variables, *model.optimizer.variables], strict=True):
+        np.testing.assert_array_equal(old, variable.numpy())
+    step(tuple(bad))
+    assert int(model.skipped) == 2 and int(model.skipped_in_a_row) == 2 and int(model.steps) == 3
+    assert np.isfinite(float(logs["loss"]))  # the epoch's mean is of the good steps
+    step(good)
+    assert int(model.skipped) == 2 and int(model.skipped_in_a_row) == 0
+
+
+def test_generation_depends_on_seed_and_temperature_only_through_the_latent():
+    model = make_model()
+    first, poses = tf.random.uniform((2, 16, 32, 3)), tf.random.uniform((2, 6, 16, 32, 3))
+    one, again = model.generate(first, poses, [0, 1]), model.generate(first, poses, [0, 1])
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(model.generate(first, poses, [0, 2]) - one).max() > 0
+    cold = model.generate(first, poses, [0, 1], 0.0)
+    np.testing.assert_array_equal(cold, model.generate(first, poses, [5, 6], 0.0))
+    by_hand = model.run_freely(first, tf.transpose(poses, [1, 0, 2, 3, 4]),
+                               tf.zeros((6, 2, *model.network.latent_shape(16, 32))))
+    np.testing.assert_allclose(cold, tf.transpose(by_hand, [1, 0, 2, 3, 4]), atol=1e-6)
+
+
+def test_a_shorter_film_is_the_beginning_of_a_longer_one():
+    model = make_model()
+    first, poses = tf.random.uniform((1, 16, 32, 3)), tf.random.uniform((1, 9, 16, 32, 3))
+    np.testing.assert_allclose(model.generate(first, poses, [0, 1])[:, :4], model.generate(first, poses[:, :4], [0, 1]),
+                               atol=1e-5)
+
+
+def test_generated_frames_are_in_range_whatever_the_network_says():
+    model = make_model(_small_lab())
+    model.network.generator.blocks[-1].bias.assign([5.0, -5.0, 0.5])
+    film = model.generate(tf.zeros((1, 16, 32, 3)), tf.ones((1, 3, 16, 32, 3)), [0, 0]).numpy()
+    assert film.min() == 0 and film.max() == 1
+
+
+def test_reconstruction_sees_the_target_through_the_latent_alone():
+    model = make_model()
+    for weight in model.network.gaussian_predictor.out.weights:
+        weight.assign(tf.random.stateless_normal(weight.shape, [0, 1]))
+    frames, poses = tf.random.uniform((1, 5, 16, 32, 3)), tf.random.uniform((1, 5, 16, 32, 3))
+    film, kl = model.reconstruct(frames, poses)
+    assert film.shape == (1, 4, 16, 32, 3) and kl.shape == (1, 4) and float(tf.reduce_min(kl)) > 0
+    changed, _ = model.reconstruct(tf.concat([frames[:, :-1], 1 - frames[:, -1:]], 1), poses)
+    np.testing.assert_array_equal(film[:, :-1], changed[:, :-1])
+    assert np.abs(film[:, -1] - changed[:, -1]).max() > 0

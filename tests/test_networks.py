@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_model, random_clip
+
+from cvae_tf.lab_network import DepthConv, LabNetwork, ResidualBlock
+from cvae_tf.unet import UNet
+
+
+@pytest.fixture(scope="module")
+def lab():
+    network = LabNetwork()
+    network.build((32, 64, 3))
+    return network
+
+
+def _trainable(layer):
+    return sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights)
+
+
+def test_lab_network_has_the_labs_parameters(lab):
+    assert _trainable(lab) == 1_585_620
+    parts = {"frame_encoder": 193_568, "pose_encoder": 16_832, "gaussian_predictor": 8_289,
+             "decoder_fusion": 617_768, "generator": 749_163}
+    assert {name: _trainable(getattr(lab, name)) for name in parts} == parts
+
+
+def test_lab_convolutions_start_as_in_pytorch(lab):
+    # Uniform within 1/sqrt(fan in): kernel and bias of the last 3x3 convolution of the frame encoder, 64 -> 128.
+    kernel, bias = (weight.numpy() for weight in lab.frame_encoder.blocks[-1].weights)
+    bound = (64 * 9) ** -0.5
+    assert 0.99 * bound < np.abs(kernel).max() <= bound and 0.9 * bound < np.abs(bias).max() <= bound
+    assert abs(kernel.std() - bound / 3**0.5) < 0.01 * bound
+    depthwise = lab.generator.blocks[0].depth_conv.weights[0].numpy()  # each channel has its own 3x3 kernel: fan in 9
+    assert 0.99 / 3 < np.abs(depthwise).max() <= 1 / 3
+
+
+def test_lab_residual_block_by_hand():
+    block = ResidualBlock(1, 1)
+    x = tf.constant(np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1))
+    block(x)
+    centre = np.zeros((3, 3, 1, 1), np.float32)
+    centre[1, 1] = -1
+    block.conv1.set_weights([centre, np.zeros(1)])
+    block.conv2.set_weights([-centre, np.ones(1)])
+    # x -> leaky(-x) = -0.01 x -> leaky(-0.01 x + 1), plus x
+    np.testing.assert_allclose(block(x), x + (1 - 0.01 * x), rtol=1e-6)
+
+
+def test_lab_depthwise_convolution_keeps_channels_apart():
+    block = DepthConv(2, 2)
+    x = np.zeros((1, 5, 5, 2), np.float32)
+    block(x)
+    block.conv1.set_weights([np.eye(2, dtype=np.float32)[None, None], np.zeros(2)])
+    block.conv2.set_weights([np.eye(2, dtype=np.float32)[None, None], np.zeros(2)])
+    block.depth_conv.set_weights([np.ones((3, 3, 2, 1), np.float32), np.zeros(2)])
+    x[0, 2, 2, 0] = 1
+    expected = x.copy()
+    expected[0, 1:4, 1:4, 0] += 1
+    np.testing.assert_allclose(block(tf.constant(x)), expected, rtol=1e-6)
+
+
+def test_lab_batch_norm_rests_outside_training(lab):
+    poses = np.random.default_rng(0).random((1, 3, 8, 8, 3), np.float32)
+    before = [weight.numpy() for weight in lab.non_trainable_weights]
+    together = lab.encode_poses(poses)
+    alone = lab.encode_poses(poses[:, :1])
+    np.testing.assert_allclose(together[:, :1], alone, atol=1e-5)  # neighbours in the batch change nothing
+    for old, weight in zip(before, lab.non_trainable_weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())
+    lab.encode_poses(poses, training=True)
+    assert any(np.any(old != weight.numpy()) for old, weight in zip(before, lab.non_trainable_weights, strict=True))
+
+
+def test_lab_batch_norm_normalises_each_instant_by_itself():
+    network = LabNetwork(F_dim=8, L_dim=4, N_dim=4, D_out_dim=8)
+    network.build((8, 8, 3))
+    random = np.random.default_rng(0)
+    poses = random.random((2, 3, 8, 8, 3), np.float32)
+    other = np.concatenate([poses[:1], random.random((1, 3, 8, 8, 3), np.float32)])
+    np.testing.assert_allclose(network.encode_poses(poses, training=True)[0],
+                               network.encode_poses(other, training=True)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [UNet(width=4, N_dim=3), LabNetwork(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)],
+                         ids=["unet", "lab"])
+def test_every_weight_learns_and_shapes_fit(network):
+    model = make_model(network)
+    frames, poses, context = random_clip(time=3, batch=3)
+    with tf.GradientTape() as tape:
+        predictions, kl = model.predict_clip(frames, poses, context)
+        loss = tf.reduce_mean(tf.square(predictions - frames[1:])) + 0.1 * tf.reduce_mean(kl)
+    assert predictions.shape == (2, 3, 16, 32, 3) and kl.shape == (2, 3)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    mean, logvar = network.posterior(frames, network.encode_poses(poses))
+    assert mean.shape == logvar.shape == (3, 3, *network.latent_shape(16, 32))
+
+
+def test_unet_copies_the_context_frame_where_its_mask_is_closed():
+    model = make_model(UNet(width=4, N_dim=2))
+    out = model.network.generator.out
+    kernel, bias = out.get_weights()
+    out.set_weights([kernel * 0, np.array([0, 0, 0, -30], np.float32)])
+    frames, poses, context = random_clip()
+    predictions, _ = model.predict_clip(frames, poses, context)
+    np.testing.assert_allclose(predictions, np.broadcast_to(context[None], predictions.shape), atol=1e-6)

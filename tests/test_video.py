@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from cvae_tf import video
+from cvae_tf.errors import InputError
+
+
+def test_to_uint8_rounds_and_clips():
+    assert video.to_uint8(np.array([-0.5, 0, 0.5, 1, 3])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_side_by_side():
+    film = np.zeros((2, 4, 5, 3), np.uint8)
+    joined = video.side_by_side(film, film + 9, film)
+    assert joined.shape == (2, 4, 17, 3)
+    assert joined[0, 0, :, 0].tolist() == [0] * 5 + [255] + [9] * 5 + [255] + [0] * 5
+
+
+def test_gif_has_every_frame_its_time_and_its_colours(tmp_path):
+    random = np.random.default_rng(0)
+    frames = np.repeat(np.uint8(random.integers(0, 256, (3, 4, 4, 3))), 5, axis=0)  # equal neighbours stay apart
+    video.write_gif(tmp_path / "deep" / "film.gif", frames, fps=20, scale=3)
+    with Image.open(tmp_path / "deep" / "film.gif") as film:
+        assert film.info["loop"] == 0
+        shown = [(frame.info["duration"], np.asarray(frame.convert("RGB"))) for frame in ImageSequence.Iterator(film)]
+    assert [duration for duration, _ in shown] == [50] * 15
+    for frame, (_, picture) in zip(frames, shown, strict=True):
+        assert picture.shape == (12, 12, 3)
+        assert np.abs(picture[1::3, 1::3].astype(int) - frame).mean() < 12
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["film.gif"]
+
+
+def test_gif_of_one_colour_keeps_its_length(tmp_path):
+    video.write_gif(tmp_path / "film.gif", np.zeros((30, 4, 4, 3), np.uint8))
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 30
+
+
+def test_gif_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be"):
+        video.write_gif(tmp_path / "file" / "film.gif", np.zeros((2, 4, 4, 3), np.uint8))
