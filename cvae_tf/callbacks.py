@@ -81,7 +81,7 @@ class Validation(keras.callbacks.Callback):
         super().__init__()
         self.frames, self.poses, self.config, self.folders = frames, poses, config, folders
         self.keep_best = keep_best
-        self.best = tf.Variable(-np.inf, dtype=tf.float32, trainable=False)  # dB; a variable, so that checkpoints keep it
+        self.best = tf.Variable(-np.inf, dtype=tf.float32, trainable=False)  # dB; a variable, for the checkpoints
         first = np.broadcast_to(frames[:1], frames[1:].shape)
         self.copy_first = psnr_per_frame(frames[1:], first)
         self._generate = self._reconstruct = None

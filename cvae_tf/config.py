@@ -65,9 +65,9 @@ class Config:
     N_dim: int = _flag(12, "network", "channels of the latent map", low=1)
     D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2)
 
-    kl_anneal_type: str = _flag("Cyclical", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
-    kl_anneal_cycle: int = _flag(4, "objective", "cycles of Cyclical over all epochs", low=1)
-    kl_anneal_ratio: float = _flag(1.0, "objective", "beta at the top of a cycle", low=0)
+    kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
+    kl_anneal_cycle: int = _flag(7, "objective", "cycles of Cyclical over all epochs", low=1)
+    kl_anneal_ratio: float = _flag(1e-3, "objective", "beta at the top of a cycle; all the time with WithoutKL", low=0)
     tfr: float = _flag(0.0, "objective", "teacher-forcing ratio at first: 1 feeds true frames, 0 runs freely",
                        low=0, high=1)
     tfr_sde: int = _flag(10, "objective", "first epoch (from 0) with a lower teacher-forcing ratio", low=0)
@@ -127,12 +127,13 @@ PRESETS = {
     "demo": {},
     # Every step of the program in seconds; the numbers mean nothing.
     "debug": dict(num_epoch=2, steps_per_epoch=4, val_every=1, val_vi_len=32, max_frames=96, width=8, batch_size=2,
-                  train_vi_len=8, N_dim=4, kl_anneal_cycle=1),
+                  train_vi_len=8, N_dim=4, kl_anneal_type="Cyclical", kl_anneal_cycle=1, kl_anneal_ratio=1.0),
     # The seed's final setting on the lab's template: its network, schedules, data order and optimiser.
-    "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab", kl_anneal_cycle=7, tfr=1.0,
+    "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
+                kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0),
     # What works best on the lab's data.
-    "best": dict(num_epoch=70, val_every=10, width=32, kl_anneal_cycle=7),
+    "best": dict(num_epoch=70, val_every=10, width=32),
 }
 
 

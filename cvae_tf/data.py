@@ -228,8 +228,8 @@ class Clips:
                   for start in range(begin, min(begin + length, limit) - self.length + 1, stride)]
         if not starts:
             longest = max(max(0, min(begin + length, limit) - begin) for begin, length in self.footage.sequences)
-            raise InputError(f"the training data are too short: a clip takes {self.length} frames and the longest uncut "
-                             f"run in use has {longest}; lower --train_vi_len or use more frames")
+            raise InputError(f"the training data are too short: a clip takes {self.length} frames and the longest "
+                             f"uncut run in use has {longest}; lower --train_vi_len or use more frames")
         return np.array(starts)
 
     def steps_in_epoch(self, epoch):

@@ -1,6 +1,5 @@
 """The model as a SavedModel that runs without this project's code."""
 
-import keras
 import tensorflow as tf
 
 from cvae_tf.files import atomic
@@ -22,21 +21,21 @@ def save_model(model, path, config):
         InputError: the folder cannot be written.
     """
     size = config.frame_H, config.frame_W, 3
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "generate",
-        lambda first_frame, poses, seed, temperature: {
-            "frames": model.generate(first_frame, poses, seed, temperature)},
-        input_signature=[tf.TensorSpec((None, *size), name="first_frame"),
-                         tf.TensorSpec((None, None, *size), name="poses"),
-                         tf.TensorSpec((2,), tf.int32, name="seed"),
-                         tf.TensorSpec((), name="temperature")])
-    archive.add_endpoint(
-        "reconstruct",
-        lambda frames, poses: dict(zip(("frames", "kl"), model.reconstruct(frames, poses), strict=True)),
-        input_signature=[tf.TensorSpec((None, None, *size), name="frames"),
-                         tf.TensorSpec((None, None, *size), name="poses")])
+    frame, film = tf.TensorSpec((None, *size)), tf.TensorSpec((None, None, *size))
+
+    @tf.function(input_signature=[frame, film, tf.TensorSpec((2,), tf.int32), tf.TensorSpec(())])
+    def generate(first_frame, poses, seed, temperature):
+        return {"frames": model.generate(first_frame, poses, seed, temperature)}
+
+    @tf.function(input_signature=[film, film])
+    def reconstruct(frames, poses):
+        predictions, kl = model.reconstruct(frames, poses)
+        return {"frames": predictions, "kl": kl}
+
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.network.weights]
+    module.generate, module.reconstruct = generate, reconstruct
     with atomic(path) as unfinished:
-        archive.write_out(str(unfinished), verbose=False)
+        tf.saved_model.save(module, str(unfinished), signatures={
+            "generate": generate, "serving_default": generate, "reconstruct": reconstruct})
         (unfinished / "config.json").write_text(config.to_json())

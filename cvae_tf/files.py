@@ -10,7 +10,9 @@ from cvae_tf.errors import InputError
 
 @contextmanager
 def atomic(path):
-    """``with atomic(path) as unfinished:`` write a file or a folder there; it becomes ``path`` if all goes well.
+    """Write a file or a folder under another name, which becomes ``path`` if all goes well.
+
+    Used as ``with atomic(path) as unfinished:``.
 
     Missing parent folders are made, and a file or folder that stands at ``path`` is replaced.
 

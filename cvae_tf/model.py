@@ -47,7 +47,7 @@ class CVAE(keras.Model):
     # ------------------------------------------------------------------ the transition and its two sources of z
 
     def cell(self, context_frame):
-        """The transition for `rollout` with that context frame (B, H, W, 3): (previous, (pose_features, z)) -> frame."""
+        """The transition for `rollout` with a context frame (B, H, W, 3): previous, (pose_features, z) -> frame."""
         context = self.network.encode_context(context_frame)
         return lambda previous, now: self.network.transition(previous, *now, context)
 

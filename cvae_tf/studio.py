@@ -21,7 +21,7 @@ from cvae_tf.errors import InputError
 
 LENGTH = 630  # frames in a sequence, as in the lab
 
-# ---------------------------------------------------------------------- the script: what the person does, frame by frame
+# ---------------------------------------------------------------------- the script: what the person does
 
 # Channels of the script. Lengths in body heights, angles in radians. Yaw 0 faces the camera, +pi/2 faces right.
 # Of each arm: raised sideways, swung forward, elbow bent.
@@ -52,12 +52,13 @@ class _Script:
 
     def walk_to(self, **goal):
         """Turn towards a place on the floor and walk there."""
-        way = np.array([goal.get("x", self.state["x"]) - self.state["x"], goal.get("z", self.state["z"]) - self.state["z"]])
+        start = np.array([self.state["x"], self.state["z"]])
+        way = np.array([goal.get("x", start[0]), goal.get("z", start[1])]) - start
         self.turn_to(np.arctan2(way[0], way[1]))
         steps = max(1, int(np.hypot(*way) / SPEED))
-        start = self.state["x"], self.state["z"]
         for i in range(1, steps + 1):
-            self.hold(1, x=start[0] + way[0] * i / steps, z=start[1] + way[1] * i / steps)
+            x, z = start + way * i / steps
+            self.hold(1, x=x, z=z)
 
     def stand(self):
         self.hold(self.random.integers(10, 30))
@@ -187,9 +188,9 @@ BODY = (  # bones, thickness in body heights, what colours them
     ("left_ankle", "left_toe", 0.05, "shoes"),
     ("right_hip", "right_knee", 0.085, "trousers"), ("right_knee", "right_ankle", 0.065, "trousers"),
     ("right_ankle", "right_toe", 0.05, "shoes"),
-    ("left_shoulder", "left_elbow", 0.06, "shirt"), ("left_elbow", "left_wrist", 0.05, "shirt"),
-    ("right_shoulder", "right_elbow", 0.06, "shirt"), ("right_elbow", "right_wrist", 0.05, "shirt"),
-    ("pelvis", "neck", 0.16, "shirt"), ("left_shoulder", "right_shoulder", 0.09, "shirt"),
+    ("left_shoulder", "left_elbow", 0.055, "shirt"), ("left_elbow", "left_wrist", 0.05, "shirt"),
+    ("right_shoulder", "right_elbow", 0.055, "shirt"), ("right_elbow", "right_wrist", 0.05, "shirt"),
+    ("pelvis", "neck", 0.15, "shirt"), ("left_shoulder", "right_shoulder", 0.065, "shirt"),
     ("left_hip", "right_hip", 0.10, "trousers"),
 )
 LIMBS = (  # of the drawn pose, with their colours

@@ -23,8 +23,8 @@ def trained(lab_tree, tmp_path_factory):
 
 def test_training_tells_where_everything_is(trained):
     folder, text = trained
-    for line in ("PSNR on the validation clip, free running over 31 frames, z from the prior", "best model", "copy-first",
-                 "runs/debug-1/samples/epoch_002.gif", "tensorboard --logdir runs/debug-1/tensorboard",
+    for line in ("PSNR on the validation clip, free running over 31 frames, z from the prior", "best model",
+                 "copy-first", "runs/debug-1/samples/epoch_002.gif", "tensorboard --logdir runs/debug-1/tensorboard",
                  "saved_models/debug-1", "epoch 2/2: loss"):
         assert line in text
     with Image.open(folder / "runs/debug-1/samples/epoch_002.gif") as film:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import make_model
 
 from cvae_tf import callbacks, data, training
-from cvae_tf.config import PRESETS, Config, RunFolders
+from cvae_tf.config import PRESETS, Config
 from cvae_tf.errors import InputError
 from cvae_tf.metrics import psnr_per_frame
 
