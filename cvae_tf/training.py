@@ -88,13 +88,13 @@ def train(config):
         InputError: see the modules that read the data and write the files; or the run diverged.
     """
     began = time.monotonic()
+    limit = callbacks.TimeLimit(config.max_minutes)
     folders = run_folders(config)
     training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
     clips = data.training_clips(config, training)
     frames, poses = validation.longest(config.val_vi_len)
     _open_run(config, folders)
     model = build_model(config, clips)
-    limit = callbacks.TimeLimit(config.max_minutes)
     validate = callbacks.Validation(frames, poses, config, folders,
                                     keep_best=lambda: save_model(model, folders.export, config))
     checkpoints = callbacks.Checkpoints(model, clips, folders.checkpoints, validate.best)

@@ -1,0 +1,43 @@
+"""What the documents tell a user to type must be accepted by the programs."""
+
+import json
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from cvae_tf import prediction
+from cvae_tf.config import parse_train_args
+
+NOTEBOOK = json.loads((ROOT / "notebooks" / "colab.ipynb").read_text())
+SHOWN = (ROOT / "README.md").read_text() + "\n" + "\n".join(
+    "".join(cell["source"]).replace("!", "") for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
+COMMANDS = sorted(set(re.findall(r"^python (?:train|predict)\.py.*$", SHOWN, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_readme_and_notebook_are_accepted(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, script, *words = shlex.split(command)
+    parse_train_args(words) if script == "train.py" else prediction.parse_args(words)
+
+
+def test_flags_named_in_the_readme_exist():
+    known = (ROOT / "cvae_tf" / "config.py").read_text() + (ROOT / "cvae_tf" / "prediction.py").read_text()
+    flags = set(re.findall(r"`--([a-z_A-Z]+)", (ROOT / "README.md").read_text())) - {"help"}
+    assert len(flags) > 5
+    for flag in flags:
+        assert f" {flag}: " in known or f"--{flag}\"" in known, flag
+
+
+def test_files_named_in_the_readme_exist():
+    for name in set(re.findall(r"`((?:cvae_tf|notebooks|benchmarks|\.ci)/[\w./]+)", (ROOT / "README.md").read_text())):
+        assert (ROOT / name).exists(), name
+
+
+def test_notebook_holds_no_outputs_and_no_logic():
+    for cell in NOTEBOOK["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            assert not re.search(r"^\s*(def|for|while|if|class)\b", "".join(cell["source"]), re.MULTILINE)
