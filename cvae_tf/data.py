@@ -1,7 +1,7 @@
 """Footage, from a folder in the lab's layout or from the studio, and the training clips drawn from it.
 
 The lab's layout: ``ROOT/{train,val}/{train,val}_img/*.png`` and ``..._label/*.png``, ordered by the number in the file
-name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. Plain NumPy and Pillow.
+name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. No TensorFlow.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
@@ -57,9 +58,10 @@ def load_footage(config, split):
     """
     size = config.frame_H, config.frame_W
     if config.data_dir == STUDIO:
-        numbers = range(1, 1 + config.studio_sequences) if split == "train" else [0]
-        sequences = studio.sequences(numbers, *size, seed=config.studio_seed, variety=config.studio_variety,
-                                     length=config.max_frames or studio.LENGTH)
+        length = min(studio.LENGTH, config.max_frames or studio.LENGTH)
+        count = min(config.studio_sequences, config.max_frames // length or config.studio_sequences)
+        sequences = studio.sequences(range(1, 1 + count) if split == "train" else [0], *size, length=length,
+                                     seed=config.studio_seed, variety=config.studio_variety)
         frames, poses = (np.concatenate(arrays) for arrays in zip(*sequences, strict=True))
         lengths = [len(frames) for frames, _ in sequences]
         starts = np.cumsum([0, *lengths[:-1]]).tolist()
@@ -122,8 +124,8 @@ def read_image(path, height, width):
         InputError: the file is missing or is not a whole, readable image.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+        image = Image.fromarray(iio.imread(path, plugin="pillow", index=0, mode="RGB"))
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error}); replace or remove it") from error
 

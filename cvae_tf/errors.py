@@ -8,9 +8,12 @@ class InputError(Exception):
 
 
 def run(program):
-    """Call ``program()``; an `InputError` becomes one line on stderr and exit code 2."""
+    """Call ``program()``; an `InputError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
     try:
         program()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
