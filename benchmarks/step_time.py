@@ -53,7 +53,7 @@ def main():
     devices = [device.name for device in tf.config.list_physical_devices()]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {', '.join(devices)}; "
           f"TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    print(f"network {config.network}, {model.network.count_params():,} parameters, batch {config.batch_size}, "
+    print(f"network {config.network}, {model.trainable_parameters:,} parameters, batch {config.batch_size}, "
           f"{config.train_vi_len} frames of {config.frame_H}x{config.frame_W}")
     step = tf.function(model.train_step)
     for name, ratio in (("teacher-forced", 1.0), ("free-running", 0.0)):

@@ -72,7 +72,8 @@ class Validation(keras.callbacks.Callback):
     Args:
         frames, poses: (T, H, W, 3) float32 in [0, 1].
         config, folders: of the run.
-        keep_best: called with no argument whenever ``val_psnr_prior`` is the highest so far.
+        keep_best: called with no argument whenever ``val_psnr_prior`` is the highest so far, or the exported model
+            is missing.
     """
 
     SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
@@ -105,7 +106,7 @@ class Validation(keras.callbacks.Callback):
                   "copy-first": self.copy_first}
         self._show(epoch, prediction, curves)
         scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
-        if scores["val_psnr_prior"] > float(self.best):
+        if scores["val_psnr_prior"] > float(self.best) or not self.folders.export.exists():
             self.best.assign(scores["val_psnr_prior"])
             self.keep_best()
         return scores

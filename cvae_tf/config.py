@@ -78,7 +78,7 @@ class Config:
 
     batch_size: int = _flag(4, "optimiser", "clips in a batch", low=1)
     optim: str = _flag("AdamW", "optimiser", "optimiser", choices=("Adam", "AdamW"))
-    lr: float = _flag(2e-3, "optimiser", "learning rate at its highest")
+    lr: float = _flag(1e-3, "optimiser", "learning rate at its highest")
     lr_schedule: str = _flag("cosine", "optimiser", "constant; milestones: divided by 10 from epoch 2 and by 100 from "
                              "epoch 5, as in the lab; cosine: a short climb, then down to 1%",
                              choices=("constant", "milestones", "cosine"))
@@ -178,6 +178,7 @@ def parse_train_args(argv):
     existing = Path(args.get("run_dir", "")) / "config.json"
     if "preset" not in args and args.get("run_dir") and existing.exists():
         base = dataclasses.asdict(load_config(existing))
+        del base["max_minutes"]  # was for that session
     else:
         base = PRESETS[args.get("preset", "demo")]
     return Config(**{**base, **args}), dry_run
@@ -192,7 +193,7 @@ def _add_flag(group, spec):
     if spec.type is bool:
         group.add_argument(f"--{spec.name}", action="store_true", default=argparse.SUPPRESS, help=text)
         group.add_argument(f"--no_{spec.name}", action="store_false", dest=spec.name, default=argparse.SUPPRESS,
-                           help=argparse.SUPPRESS)
+                           help="the contrary")
     else:
         choices = tuple(PRESETS) if spec.name == "preset" else spec.metadata["choices"]
         metavar = "{" + ",".join(choices) + "}" if choices else spec.type.__name__.upper()
@@ -210,7 +211,7 @@ def load_config(path):
         return Config(**values)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the folder of a run?") from error
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a configuration of this program ({error})") from error
 
 
@@ -235,11 +236,10 @@ class RunFolders:
 
 def run_folders(config):
     """The folders of ``config``'s run: those that it names, or the next free ``runs/PRESET-N``."""
-    root = Path(config.run_dir) if config.run_dir else None
     number = 1
-    while root is None:
-        candidate = Path("runs") / f"{config.preset}-{number}"
-        root = None if candidate.exists() else candidate
+    while not config.run_dir and any((Path(folder) / f"{config.preset}-{number}").exists()
+                                     for folder in ("runs", "saved_models")):
         number += 1
-    export = Path(config.export_dir) if config.export_dir else Path("saved_models") / root.name
+    root = Path(config.run_dir or f"runs/{config.preset}-{number}")
+    export = Path(config.export_dir) if config.export_dir else Path("saved_models") / root.absolute().name
     return RunFolders(root, export)

@@ -18,6 +18,7 @@ from PIL import Image
 from cvae_tf import studio
 from cvae_tf.config import STUDIO
 from cvae_tf.errors import InputError
+from cvae_tf.files import atomic
 
 CACHE_VERSION = "1"  # raise it when decoding or resizing changes
 
@@ -93,8 +94,11 @@ def list_images(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected a folder of PNG images")
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")),
-                   key=number_of)
+    try:
+        files = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
+    paths = sorted((p for p in files if p.suffix.lower() == ".png" and not p.name.startswith(".")), key=number_of)
     if not paths:
         raise InputError(f"{folder}: no PNG images in this folder")
     for one, other in zip(paths, paths[1:], strict=False):
@@ -130,9 +134,9 @@ def read_image(path, height, width):
         raise InputError(f"{path}: not a readable image ({error}); replace or remove it") from error
 
 
-def read_images(paths, height, width, out=None):
+def read_images(paths, height, width):
     """Decode images on all cores, with a progress bar from a few hundred on: -> (N, height, width, 3) uint8."""
-    out = np.empty((len(paths), height, width, 3), np.uint8) if out is None else out
+    out = np.empty((len(paths), height, width, 3), np.uint8)
     progress = lambda done: None  # noqa: E731
     if len(paths) >= 500:
         import keras  # slow to import, and only needed here
@@ -153,7 +157,10 @@ def read_images(paths, height, width, out=None):
 def _read_cached(root, split, frame_paths, pose_paths, height, width):
     """Frames and poses, decoded once and then kept in one file, whose name changes when any image does."""
     paths = frame_paths + pose_paths
-    listing = [(str(p.relative_to(root)), s.st_size, s.st_mtime_ns) for p in paths for s in [p.stat()]]
+    try:
+        listing = [(str(p.relative_to(root)), s.st_size, s.st_mtime_ns) for p in paths for s in [p.stat()]]
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
     key = hashlib.sha256(repr((CACHE_VERSION, str(root.resolve()), listing)).encode()).hexdigest()[:16]
     name = f"{split}_{height}x{width}_{key}.npy"
     shape = (2, len(frame_paths), height, width, 3)
@@ -167,23 +174,15 @@ def _read_cached(root, split, frame_paths, pose_paths, height, width):
         if cached.shape == shape and cached.dtype == np.uint8:
             return cached[0], cached[1]
     print(f"Reading {len(paths)} images of {root / split} at {height}x{width}", flush=True)
+    images = read_images(paths, height, width).reshape(shape)
     for folder in (beside, elsewhere):
-        unfinished = folder / f"{name}.{os.getpid()}.tmp"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            images = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-        except OSError:
-            continue
-        try:
-            read_images(paths, height, width, images.reshape(-1, height, width, 3))
-            images.flush()
-            os.replace(unfinished, folder / name)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return images[0], images[1]
-    print(f"Not cached: neither {beside} nor {elsewhere} can be written", flush=True)
-    images = read_images(paths, height, width)
-    return images[:len(frame_paths)], images[len(frame_paths):]
+            with atomic(folder / name) as unfinished, open(unfinished, "wb") as stream:
+                np.save(stream, images)
+            break
+        except InputError as error:
+            print(f"Not cached there: {error}", flush=True)
+    return images[0], images[1]
 
 
 @dataclass(frozen=True)
@@ -226,10 +225,11 @@ class Clips:
         """(start of a clip, start and length of its sequence) for each clip in the first ``share`` of the frames."""
         limit = int(len(self.footage.frames) * share)
         stride = self.length if self.tiled else 1
-        starts = [(start, begin, length) for begin, length in self.footage.sequences
-                  for start in range(begin, min(begin + length, limit) - self.length + 1, stride)]
+        sequences = [(begin, max(0, min(length, limit - begin))) for begin, length in self.footage.sequences]
+        starts = [(start, begin, length) for begin, length in sequences
+                  for start in range(begin, begin + length - self.length + 1, stride)]
         if not starts:
-            longest = max(max(0, min(begin + length, limit) - begin) for begin, length in self.footage.sequences)
+            longest = max(length for _, length in sequences)
             raise InputError(f"the training data are too short: a clip takes {self.length} frames and the longest "
                              f"uncut run in use has {longest}; lower --train_vi_len or use more frames")
         return np.array(starts)

@@ -1,4 +1,4 @@
-"""Writing that leaves the old file or the new one, never half of one."""
+"""Writing whole: under another name first, so that a file is the old one or the new one, never half of one."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def atomic(path):
     Raises:
         InputError: it cannot be written.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ HIGHEST_PSNR = 100.0  # dB, of equal frames: their true value is infinite and wo
 def psnr_per_frame(frames, predictions):
     """Peak signal-to-noise ratio of each frame in dB, against a peak of 1.
 
-    Both are clipped to [0, 1] first, as a viewer would see them.
+    Both are clipped to [0, 1] first, as a viewer would see them; a pixel that is no number is off by 1.
 
     Args:
         frames, predictions: (..., H, W, 3) floats.
@@ -19,5 +19,6 @@ def psnr_per_frame(frames, predictions):
     if np.shape(frames) != np.shape(predictions):
         raise ValueError(f"shapes must agree, received {np.shape(frames)} and {np.shape(predictions)}")
     error = np.clip(np.asarray(frames, np.float64), 0, 1) - np.clip(np.asarray(predictions, np.float64), 0, 1)
+    error = np.nan_to_num(error, nan=1.0)
     mse = np.mean(np.square(error), axis=(-3, -2, -1))
     return -10 * np.log10(np.maximum(mse, 10 ** (-HIGHEST_PSNR / 10)))

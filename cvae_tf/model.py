@@ -44,6 +44,11 @@ class CVAE(keras.Model):
         self.means = {name: keras.metrics.Mean(name) for name in ("loss", "mse", "kl", "grad_norm")}
         self.built = True
 
+    @property
+    def trainable_parameters(self):
+        """Number of trainable parameters."""
+        return sum(weight.value.shape.num_elements() for weight in self.network.trainable_weights)
+
     # ------------------------------------------------------------------ the transition and its two sources of z
 
     def cell(self, context_frame):
@@ -109,6 +114,7 @@ class CVAE(keras.Model):
     def train_step(self, data):
         """One teacher-forced clip batch, one optimiser step; skipped where the loss or gradient is not finite."""
         frames, poses, context = data
+        running = [(statistic, tf.identity(statistic)) for statistic in self.network.non_trainable_variables]
         with tf.GradientTape() as tape:
             predictions, kl = self.predict_clip(frames, poses, context)
             mse = elbo.squared_error(frames[1:], predictions)  # (T-1, B)
@@ -125,7 +131,12 @@ class CVAE(keras.Model):
             self.optimizer.apply(gradients, self.trainable_variables)
             return tf.constant(0)
 
-        skipped = tf.cond(finite, update, lambda: tf.constant(1))
+        def skip():
+            for statistic, before in running:  # BatchNorm's have moved in the forward pass
+                statistic.assign(before)
+            return tf.constant(1)
+
+        skipped = tf.cond(finite, update, skip)
         self.steps.assign_add(1)
         self.skipped.assign_add(skipped)
         self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row + 1))

@@ -66,7 +66,7 @@ def newest_model(folder=Path("saved_models")):
     Raises:
         InputError: there is none.
     """
-    models = sorted(Path(folder).glob("*/saved_model.pb"), key=lambda path: path.stat().st_mtime)
+    models = sorted(Path(folder).glob("[!.]*/saved_model.pb"), key=lambda path: path.stat().st_mtime)
     if not models:
         raise InputError(f"{folder}: no SavedModel in this folder; train one with python train.py, or give --model")
     return models[-1].parent
@@ -95,6 +95,8 @@ def parse_args(argv):
     for name, (low, high) in limits.items():
         if not low <= getattr(args, name) <= high:
             raise InputError(f"--{name} must be from {low} to {high}, received {getattr(args, name)}")
+    if args.seed + args.samples > 2**31:
+        raise InputError(f"--seed plus --samples must be at most {2**31}, received {args.seed} and {args.samples}")
     if not args.output.lower().endswith(".gif"):
         raise InputError(f"--output must end in .gif, received {args.output}")
     if args.poses in (None, STUDIO) and (args.first_frame or args.truth):
@@ -109,16 +111,13 @@ def _read_input(args, height, width):
     if args.poses in (None, STUDIO):
         frames, poses = (data.to_float(images) for images in studio.sequence(0, height, width))
         return frames[0], poses, True, frames
-    truth = None
+    truth, pose_paths = None, data.list_images(args.poses)
     if args.truth:
-        pose_paths = data.list_images(args.poses)
         names = {path.name: path for path in data.list_images(args.truth)}
         missing = [path.name for path in pose_paths if path.name not in names]
         if missing:
             raise InputError(f"{args.truth}: no true frame {missing[0]} for the pose of that name")
         truth = data.to_float(data.read_images([names[path.name] for path in pose_paths], height, width))
-    else:
-        pose_paths = data.list_images(args.poses)
     first_path = Path(args.first_frame) if args.first_frame else names[pose_paths[0].name]
     first_frame = data.to_float(data.read_image(first_path, height, width))
     poses = data.to_float(data.read_images(pose_paths, height, width))
@@ -144,18 +143,17 @@ def predict(args):
     output = Path(args.output)
     panels = shown if truth is None else [truth, poses, *shown]
     write_gif(output, to_uint8(side_by_side(*panels)), fps=args.fps, scale=args.scale)
-    panel_names = [] if truth is None else ["truth", "pose"]
-    panel_names += ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
+    names = ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
+    panel_names = [*(["truth", "pose"] if truth is not None else []), *names]
     print(f"{output}: {len(poses)} frames by {path} ({', '.join(panel_names)})")
     if truth is not None:
-        _score(output, truth[given:], first_frame, films)
+        _score(output, truth[given:], first_frame, dict(zip(names, films, strict=True)))
 
 
 def _score(output, truth, first_frame, films):
     from cvae_tf.plots import psnr_per_frame_png  # Matplotlib is slow to import
 
-    names = ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
-    curves = {name: psnr_per_frame(truth, film) for name, film in zip(names, films, strict=True)}
+    curves = {name: psnr_per_frame(truth, film) for name, film in films.items()}
     curves["copy-first"] = psnr_per_frame(truth, np.broadcast_to(first_frame, truth.shape))
     with atomic(output.with_suffix(".png")) as unfinished:
         unfinished.write_bytes(psnr_per_frame_png(curves, f"{output.stem}: free running, z from the prior"))

@@ -7,8 +7,8 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop):
     """KL weight of each epoch, as the seed report computes it (after Fu et al., 2019, arXiv:1903.10145).
 
     ``Cyclical`` climbs from 0 towards ``stop`` in each of ``cycles`` periods, ``Monotonic`` in one period over
-    the whole training, ``WithoutKL`` stays at ``stop``. As in the report, beta is summed up step by step, so a
-    climb ends just below ``stop``, and an epoch that no climb reaches keeps ``stop``.
+    the whole training, ``WithoutKL`` stays at ``stop``. As in the report, beta is summed up step by step, and a
+    climb ends just below ``stop``.
 
     Args:
         kl_anneal_type: one of `KL_ANNEAL_TYPES`.

@@ -7,8 +7,6 @@ them; Pillow draws the body on the room, and the skeleton in colours on white, a
 function of its arguments.
 """
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from PIL import Image, ImageDraw
 from cvae_tf import errors
 from cvae_tf.config import normalise_flags, parser_for
 from cvae_tf.errors import InputError
+from cvae_tf.files import atomic
 
 LENGTH = 630  # frames in a sequence, as in the lab
 
@@ -317,8 +316,7 @@ def write_tree(out, train, height, width, *, seed=0, variety=False, length=LENGT
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already; choose a new folder or remove it")
-    unfinished = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
+    with atomic(out) as unfinished:
         for number in range(train + 2):
             frames, poses = sequence(number, height, width, seed=seed, variety=variety, length=length)
             split = "val" if number == 0 else "train" if number <= train else "test"
@@ -330,13 +328,6 @@ def write_tree(out, train, height, width, *, seed=0, variety=False, length=LENGT
                 count = 1 if (split, kind) == ("test", "img") else length  # a test sequence gives only its first frame
                 for name, image in zip(names[:count], images, strict=False):
                     Image.fromarray(image).save(folder / name)
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def main():

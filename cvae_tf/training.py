@@ -7,6 +7,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its notes are not for users
 
 import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from cvae_tf import callbacks, data  # noqa: E402
 from cvae_tf.config import load_config, run_folders  # noqa: E402
@@ -54,17 +55,26 @@ def _learning_rate(config, clips):
 
 
 def _open_run(config, folders):
-    """Make the run's folder and its ``config.json``, or check that an existing one agrees."""
-    if not folders.config.exists():
-        with atomic(folders.config) as unfinished:
-            unfinished.write_text(config.to_json())
-        return
-    saved = load_config(folders.config)
-    free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr"}
-    for name in saved.__dataclass_fields__.keys() - free:
-        if getattr(saved, name) != getattr(config, name):
-            raise InputError(f"{folders.root} was begun with --{name} {getattr(saved, name)}, now it is "
-                             f"{getattr(config, name)}; give the same value, or another --run_dir")
+    """Make the run's folder and its ``config.json``, or check that an existing one agrees; nothing else is touched."""
+    export = folders.export
+    is_model = (export / "saved_model.pb").is_file()
+    if export.exists() and not is_model and (not export.is_dir() or any(export.iterdir())):
+        raise InputError(f"{export}: is no exported model, but would be replaced by one; choose another --export_dir")
+    if folders.config.exists():
+        saved = load_config(folders.config)
+        free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr"}
+        for name in saved.__dataclass_fields__.keys() - free:
+            if getattr(saved, name) != getattr(config, name):
+                raise InputError(f"{folders.root} was begun with --{name} {getattr(saved, name)}, now it is "
+                                 f"{getattr(config, name)}; give the same value, or another --run_dir")
+    elif is_model:
+        raise InputError(f"{export}: holds the model of another run; choose another --export_dir or --run_dir")
+    try:
+        export.parent.mkdir(parents=True, exist_ok=True)  # rather now than after the first epochs
+    except OSError as error:
+        raise InputError(f"{export.parent}: cannot be made ({error.strerror}); choose another --export_dir") from error
+    with atomic(folders.config) as unfinished:
+        unfinished.write_text(config.to_json())
 
 
 def _fit(model, clips, config, first_step, run_callbacks):
@@ -85,23 +95,35 @@ def train(config):
     """Train, or continue, the run of ``config``; export the best and the last model; print where everything is.
 
     Raises:
-        InputError: see the modules that read the data and write the files; or the run diverged.
+        InputError: see the modules that read the data and write the files; or the run diverged, or TensorFlow could
+            not read or write a file or ran out of memory.
     """
+    try:
+        _train(config)
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError,
+            tf.errors.ResourceExhaustedError) as error:
+        raise InputError(f"TensorFlow stopped: {str(error).splitlines()[0]}; look for a damaged checkpoint, a full "
+                         "disk or memory, or lower --batch_size") from error
+
+
+def _train(config):
     began = time.monotonic()
     limit = callbacks.TimeLimit(config.max_minutes)
-    folders = run_folders(config)
     training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
     clips = data.training_clips(config, training)
     frames, poses = validation.longest(config.val_vi_len)
+    folders = run_folders(config)
     _open_run(config, folders)
     model = build_model(config, clips)
     validate = callbacks.Validation(frames, poses, config, folders,
                                     keep_best=lambda: save_model(model, folders.export, config))
     checkpoints = callbacks.Checkpoints(model, clips, folders.checkpoints, validate.best)
     first_step = checkpoints.restore()
+    if config.lr_schedule == "constant":
+        model.optimizer.learning_rate = config.lr  # a variable, which the checkpoint has just restored
     last_step = clips.first_step(config.num_epoch)
     print(f"{folders.root}: {len(training.frames)} training frames, {len(frames)} validation frames; network "
-          f"{config.network} with {model.network.count_params():,} parameters; "
+          f"{config.network}, {model.trainable_parameters:,} trainable parameters; "
           + (f"continuing at step {first_step} of {last_step}" if first_step else f"{last_step} steps"), flush=True)
     if first_step < last_step:
         record = callbacks.EpochRecord(folders.metrics, clips, config.num_epoch, clips.epoch_of(first_step))

@@ -113,8 +113,11 @@ class Generator(keras.layers.Layer):
 
     def call(self, fused, pose, context_frame):
         h = tf.nn.leaky_relu(self.conv(tf.concat([self.up(fused), pose, context_frame], -1)))
-        rgb, mask = tf.split(tf.sigmoid(self.out(h)), [3, 1], axis=-1)
-        return (1 - mask) * context_frame + mask * rgb
+        rgb, mask = tf.split(self.out(h), [3, 1], axis=-1)
+        # Unlike a sigmoid's, the tails of this mask keep a gradient. Copying the context frame everywhere is an easy
+        # first answer, and a closed sigmoid never opens again: a run at a high learning rate stayed there for ever.
+        mask = 0.5 + 0.5 * tf.nn.softsign(mask)
+        return (1 - mask) * context_frame + mask * tf.sigmoid(rgb)
 
 
 class UNet(Network):

@@ -7,8 +7,8 @@ from cvae_tf.files import atomic
 
 
 def to_uint8(frames):
-    """Floats in [0, 1], clipped to it, -> uint8."""
-    return np.uint8(np.rint(np.clip(frames, 0, 1) * 255))
+    """Floats in [0, 1], clipped to it, -> uint8; what is no number is black."""
+    return np.uint8(np.rint(np.clip(np.nan_to_num(frames), 0, 1) * 255))
 
 
 def side_by_side(*films, gap=1):

@@ -83,6 +83,8 @@ def test_fast_train_uses_the_first_frames_in_the_first_epochs():
     early = np.concatenate([_numbers(clips.batch(step)[0]).ravel() for step in range(8)])
     late = np.concatenate([_numbers(clips.batch(step)[0]).ravel() for step in range(8, 18)])
     assert early.max() == 63 and late.max() == 159
+    far = Clips(_numbered([160]), length=8, batch_size=8, share=0.25)
+    assert max(_numbers(far.batch(step)[2]).max() for step in range(100)) == 39  # context frames too
 
 
 def test_footage_shorter_than_a_clip_is_refused():

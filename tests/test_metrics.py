@@ -28,3 +28,7 @@ def test_equal_frames_have_the_highest_psnr():
 def test_psnr_refuses_other_shapes():
     with pytest.raises(ValueError, match="shapes"):
         psnr_per_frame(np.zeros((2, 4, 4, 3)), np.zeros((3, 4, 4, 3)))
+
+
+def test_what_is_no_number_scores_as_the_worst_picture():
+    assert psnr_per_frame(np.zeros((1, 2, 2, 3)), np.full((1, 2, 2, 3), np.nan)).tolist() == [0.0]

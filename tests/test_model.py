@@ -154,16 +154,17 @@ def test_no_coin_falls_on_the_wrong_side_at_zero_and_one():
             assert np.all(model.draw_forcing((5, 2)).numpy() == bool(ratio))
 
 
-@pytest.mark.parametrize("where", [0, 2])
-def test_a_step_that_is_not_finite_is_skipped_and_counted(where):
-    model = make_model()
+@pytest.mark.parametrize("where, network", [(0, lambda: UNet(width=4, N_dim=2)), (1, _small_lab)],
+                         ids=["frame-unet", "pose-lab"])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(where, network):
+    model = make_model(network())
     step = tf.function(model.train_step)
     good, bad = random_clip(), list(random_clip())
     bad[where] = bad[where] * np.nan
     step(good)
-    before = [v.numpy() for v in [*model.trainable_variables, *model.optimizer.variables]]
+    before = [v.numpy() for v in [*model.network.variables, *model.optimizer.variables]]
     logs = step(tuple(bad))
-    for old, variable in zip(before, [*model.trainable_variables, *model.optimizer.variables], strict=True):
+    for old, variable in zip(before, [*model.network.variables, *model.optimizer.variables], strict=True):
         np.testing.assert_array_equal(old, variable.numpy())
     step(tuple(bad))
     assert int(model.skipped) == 2 and int(model.skipped_in_a_row) == 2 and int(model.steps) == 3

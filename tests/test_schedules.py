@@ -20,9 +20,8 @@ def test_cyclical_table_with_a_period_that_is_no_integer():
         [0, 0.5 / 3.5, 1 / 3.5, 0, 0.5 / 3.5, 1 / 3.5, 1.5 / 3.5], abs=1e-12)
 
 
-def test_cyclical_epoch_that_no_climb_reaches_keeps_the_top():
-    # Period 10/9, increment 0.9: each climb covers two epochs from int(c * 10/9); summing never exceeds the top early.
-    # Period 5/4 with increment 0.8: climbs start at 0, 1, 2, 3 and reach one epoch further.
+def test_cyclical_table_with_almost_as_many_cycles_as_epochs():
+    # Period 5/4: the climbs start at epochs 0, 1, 2 and 3, and each overwrites what the one before began.
     assert beta_table("Cyclical", 5, 4, 1.0) == pytest.approx([0, 0, 0, 0, 0.8], abs=1e-12)
 
 

@@ -37,12 +37,13 @@ def test_predict_without_flags_takes_the_newest_model_and_the_studio(trained):
     assert "prediction.gif: 630 frames by saved_models/debug-1 (truth, pose, prediction)" in text
     with Image.open(folder / "prediction.gif") as film:
         assert film.n_frames == 630 and film.size == (3 * 64 + 2, 32)
-    rows = list(csv.DictReader(open(folder / "prediction.csv", newline="")))
+    rows = list(csv.DictReader((folder / "prediction.csv").read_text().splitlines()))
     assert len(rows) == 629 and rows[0]["frame"] == "1"
     mean = np.mean([float(row["psnr_prediction"]) for row in rows])
     copy = np.mean([float(row["psnr_copy_first"]) for row in rows])
     assert f"prediction {mean:.2f} dB, copy-first {copy:.2f} dB" in text
-    assert Image.open(folder / "prediction.png").size[0] > 400
+    with Image.open(folder / "prediction.png") as curve:
+        assert curve.size[0] > 400
 
 
 def test_predict_from_one_frame_and_a_folder_of_poses(trained, lab_tree):
@@ -57,7 +58,8 @@ def test_predict_from_one_frame_and_a_folder_of_poses(trained, lab_tree):
             films[name] = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
     assert films["a"].shape == (40, 32, 64, 3)  # a frame for each of the 40 poses
     np.testing.assert_array_equal(films["a"], films["b"])
-    given = np.asarray(Image.open(first))
+    with Image.open(first) as image:
+        given = np.asarray(image)
     assert np.abs(films["a"][0].astype(int) - given).mean() < 6  # the film begins with the given frame
     assert films["c"].shape == (40, 32, 3 * 64 + 2, 3)
     assert not (folder / "out" / "a.csv").exists()  # nothing to compare with

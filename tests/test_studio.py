@@ -66,7 +66,8 @@ def test_written_tree_reads_back_as_the_studio_itself(lab_tree):
         assert footage.sequences == ((0, 40),)
     assert len(list((lab_tree / "test" / "test_img" / "0").iterdir())) == 1
     assert len(list((lab_tree / "test" / "test_label" / "0").iterdir())) == 40
-    assert Image.open(next((lab_tree / "test" / "test_img" / "0").iterdir())).size == (64, 32)
+    with Image.open(next((lab_tree / "test" / "test_img" / "0").iterdir())) as first:
+        assert first.size == (64, 32)
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):

@@ -164,3 +164,13 @@ def test_noise_differs_from_step_to_step_and_repeats_with_the_seed():
              .sample(seed=model._key(1, step)).numpy() for model, step in ((one, 0), (same, 0), (one, 1), (other, 0))]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.any(draws[0] != draws[2]) and np.any(draws[0] != draws[3])
+
+
+def test_other_folders_are_not_replaced_by_an_export(finished, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no exported model"):
+        training.train(_config(tmp_path, export_dir=str(tmp_path / "mine")))
+    with pytest.raises(InputError, match="holds the model of another run"):
+        training.train(_config(tmp_path, export_dir=str(finished / "model")))
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine" and not (tmp_path / "run").exists()
