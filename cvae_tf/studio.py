@@ -2,8 +2,8 @@
 
     python -m cvae_tf.studio OUT [--train 4] [--seed 0] [--variety] [--frame_H 32] [--frame_W 64]
 
-writes it to disk in the lab's layout. A person moves as in `motion`; a camera projects the joints; Pillow draws the body
-in the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure function of its arguments.
+writes it to disk in the lab's layout. A person moves as in `motion`; a camera projects the joints; Pillow draws the
+body in the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure function of its arguments.
 """
 
 import sys

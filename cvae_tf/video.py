@@ -52,8 +52,8 @@ def write_gif(path, frames, fps=20, scale=1):
         if before is not None and np.array_equal(indices, before):
             indices[0, 0] = 254
         before = indices
-        image = Image.fromarray(np.repeat(np.repeat(indices, scale, 0), scale, 1), mode="P")
-        image.putpalette(palette)
+        image = Image.fromarray(np.repeat(np.repeat(indices, scale, 0), scale, 1))
+        image.putpalette(palette)  # makes the grey image one of palette indices
         images.append(image)
     with atomic(path) as unfinished:
         images[0].save(unfinished, format="GIF", save_all=True, append_images=images[1:], loop=0,
