@@ -3,7 +3,6 @@
 They stand in a run in the order of this file: each may add to ``logs``, and those after it see it.
 """
 
-import csv
 import time
 
 import keras
@@ -11,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic
-from cvae_tf.metrics import psnr_per_frame
+from cvae_tf.files import read_csv, write_csv
+from cvae_tf.metrics import psnr_per_frame, psnr_table
 from cvae_tf.plots import psnr_per_frame_png
 from cvae_tf.schedules import beta_table, teacher_forcing_ratio
 from cvae_tf.video import side_by_side, to_uint8, write_gif
@@ -108,6 +107,7 @@ class Validation(keras.callbacks.Callback):
         scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
         if scores["val_psnr_prior"] > float(self.best) or not self.folders.export.exists():
             self.best.assign(scores["val_psnr_prior"])
+            write_csv(self.folders.psnr_per_frame, *psnr_table(curves))
             self.keep_best()
         return scores
 
@@ -117,7 +117,7 @@ class Validation(keras.callbacks.Callback):
         height, width = self.frames.shape[1:3]
         with tf.summary.create_file_writer(str(self.folders.tensorboard / "validation")).as_default():
             _write_image("free_running", path.read_bytes(), 2 * height, 2 * (3 * width + 2), epoch)
-            _write_image("psnr_per_frame", psnr_per_frame_png(curves, f"Validation after epoch {epoch + 1}"), 352, 880,
+            _write_image("psnr_per_frame", psnr_per_frame_png(curves, f"Validation after epoch {epoch + 1}"), 374, 880,
                          epoch)
 
 
@@ -151,8 +151,8 @@ class EpochRecord(keras.callbacks.Callback):
         self.path, self.clips, self.num_epoch = path, clips, num_epoch
         self.rows = []
         if path.exists():
-            with open(path, newline="") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < first_epoch]
+            self.rows = [[row.get(name, "") for name in COLUMNS] for row in read_csv(path)
+                         if int(row["epoch"]) < first_epoch]
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.monotonic()
@@ -162,11 +162,8 @@ class EpochRecord(keras.callbacks.Callback):
             return  # stopped within the epoch: its row comes when it is completed
         values = {name: _number(value) for name, value in logs.items()} | {
             "epoch": epoch, "seconds": round(time.monotonic() - self.began, 2)}
-        self.rows.append({name: values.get(name, "") for name in COLUMNS})
-        with atomic(self.path) as unfinished, open(unfinished, "w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        self.rows.append([values.get(name, "") for name in COLUMNS])
+        write_csv(self.path, COLUMNS, self.rows)
         line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
                 f"{values['beta']:.3g} x kl {values['kl']:.4g}, tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
         if "val_psnr_prior" in values:

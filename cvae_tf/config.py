@@ -132,6 +132,9 @@ PRESETS = {
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
                 kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0),
+    # One run of the seed's study, small: its schedules over its 70 epochs, on few steps each.
+    "study": dict(num_epoch=70, steps_per_epoch=6, val_every=10, width=16, kl_anneal_type="Cyclical",
+                  kl_anneal_ratio=1.0, tfr=1.0),
     # What works best on the lab's data.
     "best": dict(num_epoch=70, val_every=10, width=32),
 }
@@ -220,10 +223,11 @@ class RunFolders:
     """Where a run keeps its files: the one place that knows their names."""
 
     root: Path
-    export: Path
+    export: Path | None = None
 
     config = property(lambda self: self.root / "config.json")
     metrics = property(lambda self: self.root / "metrics.csv")
+    psnr_per_frame = property(lambda self: self.root / "psnr_per_frame.csv")
     tensorboard = property(lambda self: self.root / "tensorboard")
     checkpoints = property(lambda self: self.root / "checkpoints")
     samples = property(lambda self: self.root / "samples")

@@ -1,5 +1,6 @@
 """Writing whole: under another name first, so that a file is the old one or the new one, never half of one."""
 
+import csv
 import os
 import shutil
 from contextlib import contextmanager
@@ -33,6 +34,43 @@ def atomic(path):
                 unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_csv(path, header, rows):
+    """Write a table with `atomic`: ``header`` names the columns of ``rows``."""
+    with atomic(path) as unfinished, open(unfinished, "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_csv(path):
+    """The rows of a table as dicts of text by column name.
+
+    Raises:
+        InputError: the file is missing or is no such table.
+    """
+    try:
+        with open(path, newline="") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error})") from error
+
+
+def check_replaceable(path, mark, what, flag):
+    """Refuse to replace what the user may want to keep.
+
+    Args:
+        path: of the folder to be written: it may be missing, be empty or hold a file named ``mark``.
+        what: such a folder is called, in the error.
+        flag: that chooses another.
+
+    Raises:
+        InputError: ``path`` is a file or some other folder.
+    """
+    path = Path(path)
+    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: is no {what}, but would be replaced by one; choose another {flag}")
 
 
 def _replace(unfinished, path):

@@ -22,3 +22,10 @@ def psnr_per_frame(frames, predictions):
     error = np.nan_to_num(error, nan=1.0)
     mse = np.mean(np.square(error), axis=(-3, -2, -1))
     return -10 * np.log10(np.maximum(mse, 10 ** (-HIGHEST_PSNR / 10)))
+
+
+def psnr_table(curves):
+    """Header and rows of a table of PSNR curves, name -> (T,) dB of frames 1 to T: ``frame`` and ``psnr_NAME``."""
+    header = ["frame", *(f"psnr_{name.replace(' ', '_').replace('-', '_')}" for name in curves)]
+    columns = ((f"{value:.4f}" for value in values) for values in curves.values())
+    return header, list(zip(range(1, 1 + len(next(iter(curves.values())))), *columns, strict=True))

@@ -1,29 +1,102 @@
-"""Figures."""
+"""Figures: labelled lines in one or more panels, as PNG and PDF."""
 
 import io
+from dataclasses import dataclass
+from typing import Any
 
-import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")  # files only: works without a display
+from cvae_tf.files import atomic
 
-import matplotlib.pyplot as plt  # noqa: E402
+# Okabe and Ito's colours, told apart by colour-blind readers too; the dashes tell them apart in print.
+STYLES = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"),
+                   ("-", "--", "-.", "-", "--", "-.", ":"), strict=True))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: its label in the legend, its x and y values, and whether it is drawn as a thin grey background."""
+
+    label: str
+    x: Any
+    y: Any
+    faint: bool = False
+
+
+def line_figure(panels, xlabel, ylabel, *, title="", log=False, columns=3):
+    """A figure of one or more panels with a common y axis.
+
+    Args:
+        panels: title of a panel -> its `Line` list. A label looks alike in all panels.
+        xlabel, ylabel: with the unit in brackets.
+        title: above all panels.
+        log: draw y logarithmically.
+        columns: panels in a row, at most.
+
+    Returns:
+        A Matplotlib ``Figure``, which needs no display.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(8 if columns == 1 else 3.6 * columns + 0.8, 3.4 * rows), dpi=110, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels):]:
+        axes.set_visible(False)
+    labels = list(dict.fromkeys(line.label for lines in panels.values() for line in lines if not line.faint))
+    for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
+        for line in lines:
+            colour, dashes = STYLES[labels.index(line.label) % len(STYLES)] if not line.faint else ("0.55", "-")
+            axes.plot(line.x, line.y, label=line.label, color=colour, linestyle=dashes,
+                      linewidth=0.8 if line.faint else 1.4, marker="o" if len(line.x) < 3 else None, markersize=3)
+        axes.set_title(name, fontsize="medium")
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.label_outer()
+        axes.grid(alpha=0.3)
+        if log:
+            axes.set_yscale("log")
+    _add_legend(figure, grid[0, 0], len(panels))
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _add_legend(figure, axes, panels):
+    """Inside a single panel with few lines; else below all panels, each label once."""
+    handles = {label: handle for one in figure.axes for handle, label in zip(*one.get_legend_handles_labels(),
+                                                                            strict=True)}
+    if panels == 1 and len(handles) <= 4:
+        axes.legend(loc="best", fontsize="small")
+    else:
+        longest = max(map(len, handles), default=1)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize="small",
+                      ncols=max(1, min(len(handles), int(13 * figure.get_figwidth()) // (longest + 8))))
+
+
+def psnr_per_frame_lines(curves):
+    """`Line` list of PSNR curves, label -> (T,) dB of frames 1 to T; ``copy-first`` is a thin grey line."""
+    return [Line(f"{label}, mean {np.mean(values):.2f} dB", range(1, len(values) + 1), values,
+                 faint=label.startswith("copy-first")) for label, values in curves.items()]
 
 
 def psnr_per_frame_png(curves, title=""):
-    """PNG bytes of PSNR-per-frame curves.
+    """PNG bytes of PSNR-per-frame curves, label -> (T,) dB of frames 1 to T."""
+    return png(line_figure({title: psnr_per_frame_lines(curves)}, "frame", "PSNR (dB)"))
 
-    Args:
-        curves: label -> (T,) dB of frames 1 to T. ``copy-first`` is drawn as a thin grey line.
-        title: above the figure.
-    """
-    figure, axes = plt.subplots(figsize=(8, 3.2), dpi=110, layout="constrained")
-    for label, values in curves.items():
-        style = dict(color="0.6", linewidth=0.8) if label.startswith("copy-first") else dict(linewidth=1.2)
-        axes.plot(range(1, len(values) + 1), values, label=f"{label}, mean {sum(values) / len(values):.2f} dB", **style)
-    axes.set(xlabel="frame", ylabel="PSNR (dB)", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper right", fontsize="small")
+
+def png(figure):
+    """A figure's PNG bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
-    plt.close(figure)
     return stream.getvalue()
+
+
+def save_figure(figure, stem):
+    """Write ``stem.png`` and ``stem.pdf``.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    for suffix in ("png", "pdf"):
+        with atomic(f"{stem}.{suffix}") as unfinished:
+            figure.savefig(unfinished, format=suffix)

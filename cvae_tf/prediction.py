@@ -3,7 +3,6 @@
 Knows the exported model by its signatures only; neither the model nor the networks are imported.
 """
 
-import csv
 import os
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import numpy as np
 from cvae_tf import data, studio
 from cvae_tf.config import STUDIO, normalise_flags, parser_for
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic
-from cvae_tf.metrics import psnr_per_frame
+from cvae_tf.files import atomic, write_csv
+from cvae_tf.metrics import psnr_per_frame, psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
 
 
@@ -157,11 +156,7 @@ def _score(output, truth, first_frame, films):
     curves["copy-first"] = psnr_per_frame(truth, np.broadcast_to(first_frame, truth.shape))
     with atomic(output.with_suffix(".png")) as unfinished:
         unfinished.write_bytes(psnr_per_frame_png(curves, f"{output.stem}: free running, z from the prior"))
-    with atomic(output.with_suffix(".csv")) as unfinished, open(unfinished, "w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["frame", *(f"psnr_{name.replace(' ', '_').replace('-', '_')}" for name in curves)])
-        writer.writerows([t + 1, *(f"{value:.4f}" for value in values)]
-                         for t, values in enumerate(zip(*curves.values(), strict=True)))
+    write_csv(output.with_suffix(".csv"), *psnr_table(curves))
     means = ", ".join(f"{name} {curve.mean():.2f} dB" for name, curve in curves.items())
     print(f"PSNR, mean of {len(truth)} frames, z from the prior: {means}")
     print(f"Per frame: {output.with_suffix('.png')}, {output.with_suffix('.csv')}")

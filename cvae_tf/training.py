@@ -1,5 +1,6 @@
 """One training run from configuration to exported model: what ``python train.py`` does."""
 
+import dataclasses
 import itertools
 import os
 import time
@@ -8,12 +9,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: 
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from tensorboard.plugins.hparams import api as hparams  # noqa: E402
 
 from cvae_tf import callbacks, data  # noqa: E402
 from cvae_tf.config import load_config, run_folders  # noqa: E402
 from cvae_tf.errors import InputError  # noqa: E402
 from cvae_tf.export import save_model  # noqa: E402
-from cvae_tf.files import atomic  # noqa: E402
+from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
 from cvae_tf.unet import UNet  # noqa: E402
@@ -57,9 +59,7 @@ def _learning_rate(config, clips):
 def _open_run(config, folders):
     """Make the run's folder and its ``config.json``, or check that an existing one agrees; nothing else is touched."""
     export = folders.export
-    is_model = (export / "saved_model.pb").is_file()
-    if export.exists() and not is_model and (not export.is_dir() or any(export.iterdir())):
-        raise InputError(f"{export}: is no exported model, but would be replaced by one; choose another --export_dir")
+    check_replaceable(export, "saved_model.pb", "exported model", "--export_dir")
     if folders.config.exists():
         saved = load_config(folders.config)
         free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr"}
@@ -67,7 +67,7 @@ def _open_run(config, folders):
             if getattr(saved, name) != getattr(config, name):
                 raise InputError(f"{folders.root} was begun with --{name} {getattr(saved, name)}, now it is "
                                  f"{getattr(config, name)}; give the same value, or another --run_dir")
-    elif is_model:
+    elif (export / "saved_model.pb").is_file():
         raise InputError(f"{export}: holds the model of another run; choose another --export_dir or --run_dir")
     try:
         export.parent.mkdir(parents=True, exist_ok=True)  # rather now than after the first epochs
@@ -75,6 +75,17 @@ def _open_run(config, folders):
         raise InputError(f"{export.parent}: cannot be made ({error.strerror}); choose another --export_dir") from error
     with atomic(folders.config) as unfinished:
         unfinished.write_text(config.to_json())
+
+
+def _record_settings(config, folders):
+    """The configuration on TensorBoard's HParams page, beside the PSNR of the run's last validation."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items()
+                if name not in ("run_dir", "export_dir", "max_minutes")}
+    final = [hparams.Metric(f"epoch_psnr_{name}", group="validation", display_name=f"val_psnr_{name}")
+             for name in ("prior", "posterior", "copy_first")]
+    with tf.summary.create_file_writer(str(folders.tensorboard)).as_default():
+        hparams.hparams_config([hparams.HParam(name) for name in settings], final)
+        hparams.hparams(settings, trial_id=str(folders.root))
 
 
 def _fit(model, clips, config, first_step, run_callbacks):
@@ -126,6 +137,7 @@ def _train(config):
           f"{config.network}, {model.trainable_parameters:,} trainable parameters; "
           + (f"continuing at step {first_step} of {last_step}" if first_step else f"{last_step} steps"), flush=True)
     if first_step < last_step:
+        _record_settings(config, folders)
         record = callbacks.EpochRecord(folders.metrics, clips, config.num_epoch, clips.epoch_of(first_step))
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
         _fit(model, clips, config, first_step, [callbacks.EpochSchedules(config), callbacks.StopWhenNotFinite(), limit,
