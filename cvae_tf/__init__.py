@@ -9,7 +9,7 @@ _HOME = {
     "CVAE": "model", "UNet": "unet", "LabNetwork": "lab_network", "Config": "config", "load_footage": "data",
     "Clips": "data", "beta_table": "schedules", "teacher_forcing_ratio": "schedules",
     "psnr_per_frame": "metrics", "save_model": "export", "Generator": "prediction", "write_gif": "video",
-    "train": "training",
+    "train": "training", "load_sequences": "sequences", "evaluate_sequence": "evaluate",
 }
 __all__ = list(_HOME)
 

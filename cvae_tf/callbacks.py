@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from cvae_tf.errors import InputError
 from cvae_tf.files import read_csv, write_csv
-from cvae_tf.metrics import psnr_per_frame, psnr_table
+from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.plots import psnr_per_frame_png
 from cvae_tf.schedules import beta_table, teacher_forcing_ratio
+from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
 
 COLUMNS = ("epoch", "loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "val_psnr_prior", "val_psnr_posterior",
@@ -99,7 +100,7 @@ class Validation(keras.callbacks.Callback):
         seed = tf.constant(self.SEED)
         frames, poses = tf.constant(self.frames[None]), tf.constant(self.poses[None])
         prediction = self._generate(frames[:, 0], poses[:, 1:], seed)[0].numpy()
-        posterior, _ = self._reconstruct(frames, poses, seed)
+        posterior, *_ = self._reconstruct(frames, poses, seed)
         curves = {"prior": psnr_per_frame(self.frames[1:], prediction),
                   "posterior": psnr_per_frame(self.frames[1:], posterior[0].numpy()),
                   "copy-first": self.copy_first}

@@ -15,6 +15,7 @@ from cvae_tf.config import STUDIO, Config, RunFolders, load_config, normalise_fl
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, check_replaceable, read_csv, write_csv
 from cvae_tf.plots import Line, line_figure, save_figure
+from cvae_tf.tables import markdown
 
 FORCING = ("tfr", "tfr_d_step", "tfr_sde", "tfr_draw")
 ANNEALING = ("kl_anneal_type", "kl_anneal_cycle", "kl_anneal_ratio")
@@ -225,12 +226,6 @@ def table(runs):
     return header, rows
 
 
-def markdown(header, rows):
-    """A table as Markdown text."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
 def compare(folders, out):
     """Write all figures and the table of ``folders`` to the folder ``out``, whole or not at all.
 
@@ -238,8 +233,7 @@ def compare(folders, out):
         InputError: a folder is no run, or ``out`` holds something else or cannot be written.
     """
     check_replaceable(out, TABLE, "earlier comparison", "--out")
-    paths = list(dict.fromkeys(Path(folder).absolute() for folder in folders))
-    runs = [load_run(path) for path in paths]
+    runs = [load_run(folder) for folder in {Path(folder).resolve(): folder for folder in folders}.values()]
     with atomic(out) as unfinished:
         unfinished.mkdir()
         header, rows = table(runs)
@@ -251,12 +245,21 @@ def compare(folders, out):
     print(f"{out}: {len(runs)} runs compared in figures (PNG, PDF) and a table (CSV, Markdown)")
 
 
-def main():
-    """Command line: ``python -m cvae_tf.compare RUN [RUN ...] --out DIR``."""
+def parse_args(argv):
+    """Read the command line of ``python -m cvae_tf.compare``.
+
+    Raises:
+        InputError: an unknown or missing flag.
+    """
     parser = parser_for("python -m cvae_tf.compare", "Figures and a table of several training runs.")
     parser.add_argument("runs", nargs="+", help="folders of runs")
     parser.add_argument("--out", required=True, help="folder to write")
-    args = parser.parse_args(normalise_flags(sys.argv[1:]))
+    return parser.parse_args(normalise_flags(argv))
+
+
+def main():
+    """Command line: ``python -m cvae_tf.compare RUN [RUN ...] --out DIR``."""
+    args = parse_args(sys.argv[1:])
     compare(args.runs, args.out)
 
 

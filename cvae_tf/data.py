@@ -71,10 +71,15 @@ def load_footage(config, split):
     frame_paths, pose_paths = pair(folder / f"{split}_img", folder / f"{split}_label")
     if config.max_frames:
         frame_paths, pose_paths = frame_paths[:config.max_frames], pose_paths[:config.max_frames]
-    frames, poses = _read_cached(Path(config.data_dir), split, frame_paths, pose_paths, *size)
-    numbers = np.array([number_of(path) for path in frame_paths])
+    frames, poses = read_cached(Path(config.data_dir), split, frame_paths, pose_paths, *size)
+    return Footage(frames, poses, uncut(frame_paths))
+
+
+def uncut(paths):
+    """(start, length) of each run of images with consecutive numbers, in order."""
+    numbers = np.array([number_of(path) for path in paths])
     cuts = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
-    return Footage(frames, poses, tuple((a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)))
+    return tuple((a, b - a) for a, b in zip(cuts, cuts[1:], strict=False))
 
 
 def number_of(path):
@@ -154,30 +159,36 @@ def read_images(paths, height, width):
     return out
 
 
-def _read_cached(root, split, frame_paths, pose_paths, height, width):
-    """Frames and poses, decoded once and then kept in one file, whose name changes when any image does."""
+def read_cached(root, name, frame_paths, pose_paths, height, width):
+    """Frames and poses, two (N, height, width, 3) uint8, decoded once and then kept in a file below ``root``.
+
+    The file's name begins with ``name`` and changes when any image does.
+
+    Raises:
+        InputError: an image is missing or unreadable.
+    """
     paths = frame_paths + pose_paths
     try:
         listing = [(str(p.relative_to(root)), s.st_size, s.st_mtime_ns) for p in paths for s in [p.stat()]]
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
     key = hashlib.sha256(repr((CACHE_VERSION, str(root.resolve()), listing)).encode()).hexdigest()[:16]
-    name = f"{split}_{height}x{width}_{key}.npy"
+    file = f"{name}_{height}x{width}_{key}.npy"
     shape = (2, len(frame_paths), height, width, 3)
     beside = root / ".cvae_tf_cache"
     elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvae_tf"
     for folder in (beside, elsewhere):
         try:
-            cached = np.load(folder / name, mmap_mode="r")
+            cached = np.load(folder / file, mmap_mode="r")
         except (OSError, ValueError, EOFError):
             continue
         if cached.shape == shape and cached.dtype == np.uint8:
             return cached[0], cached[1]
-    print(f"Reading {len(paths)} images of {root / split} at {height}x{width}", flush=True)
+    print(f"Reading {len(paths)} images of {root} ({name}) at {height}x{width}", flush=True)
     images = read_images(paths, height, width).reshape(shape)
     for folder in (beside, elsewhere):
         try:
-            with atomic(folder / name) as unfinished, open(unfinished, "wb") as stream:
+            with atomic(folder / file) as unfinished, open(unfinished, "wb") as stream:
                 np.save(stream, images)
             break
         except InputError as error:

@@ -13,7 +13,7 @@ def save_model(model, path, config):
     - ``generate``, also ``serving_default``: ``first_frame`` (B, H, W, 3), ``poses`` (B, T, H, W, 3), ``seed`` (2,)
       int32, ``temperature`` () -> ``frames`` (B, T, H, W, 3), the frame of each pose in turn, z from the prior.
     - ``reconstruct``: ``frames`` and ``poses`` (B, T, H, W, 3) -> ``frames`` (B, T-1, H, W, 3), frames 1 to T-1 with z
-      from the posterior, which has seen them, and ``kl`` (B, T-1) in nats.
+      from the posterior, which has seen them, ``kl`` (B, T-1) in nats, and ``mean`` (B, T-1, h, w, c), the posterior's.
 
     Frames and poses are float32 in [0, 1].
 
@@ -29,8 +29,8 @@ def save_model(model, path, config):
 
     @tf.function(input_signature=[film, film])
     def reconstruct(frames, poses):
-        predictions, kl = model.reconstruct(frames, poses)
-        return {"frames": predictions, "kl": kl}
+        predictions, kl, mean = model.reconstruct(frames, poses)
+        return {"frames": predictions, "kl": kl, "mean": mean}
 
     module = tf.Module()
     module.weights = [weight.value for weight in model.network.weights]

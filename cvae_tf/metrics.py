@@ -1,31 +1,105 @@
-"""Picture quality. Plain NumPy."""
+"""Picture quality, frame by frame. NumPy; TensorFlow where it has the measure already.
+
+Frames and predictions are (T, H, W, 3) floats; measures clip them to [0, 1] first, as a viewer would see them. A pixel
+that is no number counts as off by 1.
+"""
 
 import numpy as np
 
 HIGHEST_PSNR = 100.0  # dB, of equal frames: their true value is infinite and would swallow every mean
+PERSON_MARGIN = 0.09  # of the frame height: how far the body reaches beyond the drawn limbs
 
 
-def psnr_per_frame(frames, predictions):
-    """Peak signal-to-noise ratio of each frame in dB, against a peak of 1.
-
-    Both are clipped to [0, 1] first, as a viewer would see them; a pixel that is no number is off by 1.
-
-    Args:
-        frames, predictions: (..., H, W, 3) floats.
-
-    Returns:
-        (...) float64: ``-10 log10`` of the mean squared error over H, W and channels; `HIGHEST_PSNR` at most.
-    """
+def _error(frames, predictions):
     if np.shape(frames) != np.shape(predictions):
         raise ValueError(f"shapes must agree, received {np.shape(frames)} and {np.shape(predictions)}")
     error = np.clip(np.asarray(frames, np.float64), 0, 1) - np.clip(np.asarray(predictions, np.float64), 0, 1)
-    error = np.nan_to_num(error, nan=1.0)
-    mse = np.mean(np.square(error), axis=(-3, -2, -1))
-    return -10 * np.log10(np.maximum(mse, 10 ** (-HIGHEST_PSNR / 10)))
+    return np.nan_to_num(error, nan=1.0)
 
 
-def psnr_table(curves):
-    """Header and rows of a table of PSNR curves, name -> (T,) dB of frames 1 to T: ``frame`` and ``psnr_NAME``."""
-    header = ["frame", *(f"psnr_{name.replace(' ', '_').replace('-', '_')}" for name in curves)]
-    columns = ((f"{value:.4f}" for value in values) for values in curves.values())
-    return header, list(zip(range(1, 1 + len(next(iter(curves.values())))), *columns, strict=True))
+def decibels(mse, peak=1.0):
+    """PSNR in dB of a mean squared error, `HIGHEST_PSNR` at most."""
+    return np.minimum(HIGHEST_PSNR, -10 * np.log10(np.maximum(mse, 1e-30) / peak ** 2))
+
+
+def mse_per_frame(frames, predictions):
+    """Mean squared error of each frame over pixels and channels: (..., H, W, 3) twice -> (...) float64."""
+    return np.mean(np.square(_error(frames, predictions)), axis=(-3, -2, -1))
+
+
+def psnr_per_frame(frames, predictions, region=None):
+    """Peak signal-to-noise ratio of each frame in dB, against a peak of 1.
+
+    Args:
+        frames, predictions: (..., H, W, 3) floats.
+        region: (..., H, W) bool, the pixels that count; None: all.
+
+    Returns:
+        (...) float64: ``-10 log10`` of the mean squared error over pixels and channels; `HIGHEST_PSNR` at most, NaN
+        where no pixel counts.
+    """
+    if region is None:
+        return decibels(mse_per_frame(frames, predictions))
+    squares = np.mean(np.square(_error(frames, predictions)), axis=-1)
+    count = np.sum(region, axis=(-2, -1))
+    mse = np.sum(squares * region, axis=(-2, -1)) / np.maximum(count, 1)
+    return np.where(count > 0, decibels(mse), np.nan)
+
+
+def lab_psnr_per_frame(frames, predictions):
+    """PSNR of each frame in dB as the lab's scorer computes it: on integers from 0 to 255, against a peak of 255.
+
+    Differs from the lab: predictions are clipped first, and equal frames have `HIGHEST_PSNR` instead of infinity.
+    """
+    frames, predictions = (np.rint(255 * np.clip(np.asarray(x, np.float64), 0, 1)) for x in (frames, predictions))
+    error = np.nan_to_num(frames - predictions, nan=255.0)
+    return decibels(np.mean(np.square(error), axis=(-3, -2, -1)), peak=255.0)
+
+
+def ssim_per_frame(frames, predictions):
+    """Structural similarity of each frame (Wang et al., 2004), mean over channels: (T,) float64, 1 for equal frames.
+
+    Gaussian window of 11 pixels (less where the frame is smaller) and deviation 1.5, only where it lies in the frame.
+    TensorFlow computes it in float32: where both frames are flat, it is exact to about 2e-4.
+    """
+    import tensorflow as tf  # the rest of the module does without
+
+    smallest = min(np.shape(frames)[-3:-1])
+    window = min(11, smallest - 1 + smallest % 2)
+    true, predicted = (np.clip(np.nan_to_num(np.asarray(x, np.float32)), 0, 1) for x in (frames, predictions))
+    scores = [tf.image.ssim(true[i:i + 128], predicted[i:i + 128], max_val=1.0, filter_size=window).numpy()
+              for i in range(0, len(true), 128)]  # in chunks: it keeps many copies
+    return np.concatenate(scores).astype(np.float64)
+
+
+def gradient_energy(frames):
+    """Energy of the differences between neighbouring pixels: (T,) float64, mean over pixels and channels.
+
+    A blurred frame has far less of it than a sharp one.
+    """
+    frames = np.clip(np.nan_to_num(np.asarray(frames, np.float64)), 0, 1)
+    across, down = np.diff(frames, axis=-2), np.diff(frames, axis=-3)
+    return np.mean(np.square(across), axis=(-3, -2, -1)) + np.mean(np.square(down), axis=(-3, -2, -1))
+
+
+def colour_drift(frames, predictions):
+    """Mean colour of each prediction less that of the frame: (T, 3) float64 for red, green and blue in [-1, 1]."""
+    return -np.mean(_error(frames, predictions), axis=(-3, -2))
+
+
+def person_region(poses):
+    """Where the person is, as far as the drawn pose tells: the limbs, and `PERSON_MARGIN` around them.
+
+    Args:
+        poses: (T, H, W, 3) floats, limbs drawn on paper of any one colour.
+
+    Returns:
+        (T, H, W) bool; nowhere true in a frame without a pose.
+    """
+    import tensorflow as tf
+
+    poses = np.asarray(poses, np.float32)
+    paper = np.median(poses, axis=(0, 1, 2))
+    limbs = np.max(np.abs(poses - paper), axis=-1, keepdims=True) > 0.15
+    reach = 2 * round(PERSON_MARGIN * poses.shape[1]) + 1
+    return tf.nn.max_pool2d(np.float32(limbs), reach, 1, "SAME").numpy()[..., 0] > 0

@@ -187,14 +187,16 @@ class CVAE(keras.Model):
             seed: (2,) int32.
 
         Returns:
-            ``(predictions, kl)``: (B, T-1, H, W, 3) in [0, 1], of frames 1 to T-1, and (B, T-1) in nats.
+            ``(predictions, kl, mean)``: (B, T-1, H, W, 3) in [0, 1], of frames 1 to T-1; (B, T-1) in nats; and the
+            posterior's mean, (B, T-1, h, w, c).
         """
         frames, poses = _swap_time(frames), _swap_time(poses)
         pose_features = self.network.encode_poses(poses[1:])
         posterior = self.posterior(frames[1:], pose_features)
         z = posterior.sample(seed=seed)
         kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(z)))
-        return _swap_time(self.run_freely(frames[0], poses[1:], z, pose_features)), tf.transpose(kl)
+        predictions = self.run_freely(frames[0], poses[1:], z, pose_features)
+        return _swap_time(predictions), tf.transpose(kl), _swap_time(posterior.loc)
 
 
 def _swap_time(frames):

@@ -24,13 +24,12 @@ class Line:
     faint: bool = False
 
 
-def line_figure(panels, xlabel, ylabel, *, title="", log=False, columns=3):
-    """A figure of one or more panels with a common y axis.
+def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
+    """A figure of one or more panels with common axes and one legend.
 
     Args:
         panels: title of a panel -> its `Line` list. A label looks alike in all panels.
         xlabel, ylabel: with the unit in brackets.
-        title: above all panels.
         log: draw y logarithmically.
         columns: panels in a row, at most.
 
@@ -56,21 +55,12 @@ def line_figure(panels, xlabel, ylabel, *, title="", log=False, columns=3):
         axes.grid(alpha=0.3)
         if log:
             axes.set_yscale("log")
-    _add_legend(figure, grid[0, 0], len(panels))
-    figure.suptitle(title, fontsize="medium")
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    handles = {label: handles[label] for label in sorted(handles, key=lambda label: label not in labels)}  # faint last
+    longest = max(map(len, handles), default=1)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize="small",
+                  ncols=max(1, min(len(handles), int(13 * figure.get_figwidth()) // (longest + 8))))
     return figure
-
-
-def _add_legend(figure, axes, panels):
-    """Inside a single panel with few lines; else below all panels, each label once."""
-    handles = {label: handle for one in figure.axes for handle, label in zip(*one.get_legend_handles_labels(),
-                                                                            strict=True)}
-    if panels == 1 and len(handles) <= 4:
-        axes.legend(loc="best", fontsize="small")
-    else:
-        longest = max(map(len, handles), default=1)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize="small",
-                      ncols=max(1, min(len(handles), int(13 * figure.get_figwidth()) // (longest + 8))))
 
 
 def psnr_per_frame_lines(curves):

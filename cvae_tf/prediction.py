@@ -12,7 +12,8 @@ from cvae_tf import data, studio
 from cvae_tf.config import STUDIO, normalise_flags, parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, write_csv
-from cvae_tf.metrics import psnr_per_frame, psnr_table
+from cvae_tf.metrics import psnr_per_frame
+from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
 
 
@@ -24,19 +25,19 @@ class Generator:
     """
 
     def __init__(self, path):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import tensorflow as tf  # slow: not for --help or a mistyped flag
-
-        self._tf = tf
         if not (Path(path) / "saved_model.pb").is_file():
             raise InputError(f"{path}: no SavedModel in this folder; train one with python train.py")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import tensorflow as tf  # slow: not for --help, a mistyped flag or folder
+
+        self._tf = tf
         try:
             self._loaded = tf.saved_model.load(str(path))  # kept: its variables live only as long as it does
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise InputError(f"{path}: the SavedModel cannot be loaded ({str(error).splitlines()[0]})") from error
         if not {"generate", "reconstruct"} <= set(self._loaded.signatures):
             raise InputError(f"{path}: this SavedModel has no signature 'generate'; train one with python train.py")
-        self._generate = self._loaded.signatures["generate"]
+        self._generate, self._reconstruct = (self._loaded.signatures[name] for name in ("generate", "reconstruct"))
         inputs = self._generate.structured_input_signature[1]
         self.height, self.width = inputs["first_frame"].shape[1:3]
 
@@ -57,6 +58,21 @@ class Generator:
                                 poses=tf.constant(poses[None], tf.float32), seed=tf.constant([0, seed], tf.int32),
                                 temperature=tf.constant(temperature, tf.float32))
         return output["frames"][0].numpy()
+
+    def reconstruct(self, frames, poses):
+        """Free running with z from the posterior, which sees each frame to predict: no prediction.
+
+        Args:
+            frames, poses: (T, H, W, 3) float in [0, 1].
+
+        Returns:
+            ``(predictions, kl, mean)``: (T-1, H, W, 3) float32 in [0, 1]; (T-1,) nats; and (T-1, h, w, c), the
+            posterior's mean, or None where the model was exported without it.
+        """
+        inputs = (self._tf.constant(x[None], self._tf.float32) for x in (frames, poses))
+        output = self._reconstruct(**dict(zip(("frames", "poses"), inputs, strict=True)))
+        mean = output.get("mean")
+        return output["frames"][0].numpy(), output["kl"][0].numpy(), None if mean is None else mean[0].numpy()
 
 
 def newest_model(folder=Path("saved_models")):

@@ -16,6 +16,7 @@ from cvae_tf.files import atomic, read_csv
 from cvae_tf.schedules import KL_ANNEAL_TYPES
 
 FORCING = {"1.0-decaying": dict(tfr=1.0), "0.5": dict(tfr=0.5, tfr_d_step=0.0), "0": dict(tfr=0.0)}
+VARIED = ("kl_anneal_type", "tfr", "tfr_d_step")
 CALIBRATION_STEPS = 8
 
 
@@ -91,8 +92,14 @@ def study(config, out, minutes_per_run=0.0):
 def _train(config):
     import keras  # with TensorFlow: not where all is done
 
-    from cvae_tf.training import tf, train
+    from cvae_tf.training import hparams, tf, train
 
+    runs = Path(config.run_dir).parent
+    if not list(runs.glob("*tfevents*")):  # what the HParams page shows of all that a run has
+        scores = [hparams.Metric(f"epoch_psnr_{name}", group="validation", display_name=f"val_psnr_{name}")
+                  for name in ("prior", "posterior", "copy_first")]
+        with tf.summary.create_file_writer(str(runs)).as_default():
+            hparams.hparams_config([hparams.HParam(name) for name in VARIED], scores)
     keras.backend.clear_session()  # frees the run before
     tf.get_logger().setLevel("ERROR")  # nine models in one process are no mistake, but it warns of retracing
     train(config)
@@ -104,22 +111,34 @@ def _finished(config):
             and len(read_csv(folders.metrics)) == config.num_epoch)
 
 
-def main():
-    """Command line: ``python -m cvae_tf.study --out DIR [--data_dir ROOT] [--minutes_per_run M] [flags]``."""
+def parse_args(argv):
+    """Read the command line of ``python -m cvae_tf.study``.
+
+    Returns:
+        ``(args, config, dry_run)``: its own flags, and what `parse_train_args` makes of the others.
+
+    Raises:
+        InputError: an unknown flag, one that the study chooses itself, or a value out of range.
+    """
     parser = parser_for("python -m cvae_tf.study", "Train each schedule of beta with each of teacher forcing, and "
                         "compare. Further flags are those of train.py, for all runs; its preset here is 'study'.")
     parser.add_argument("--out", required=True, help="folder of the study; an existing one is continued")
     parser.add_argument("--minutes_per_run", type=float, default=0.0,
                         help="choose the steps per epoch so that a run takes about so long; 0: those of the preset")
-    args, rest = parser.parse_known_args(normalise_flags(sys.argv[1:]))
+    args, rest = parser.parse_known_args(normalise_flags(argv))
     if not 0 <= args.minutes_per_run <= 10_000:
         raise InputError(f"--minutes_per_run must be from 0 to 10000, received {args.minutes_per_run}")
-    for flag in ("--run_dir", "--export_dir", "--max_minutes", "--kl_anneal_type", "--tfr", "--tfr_d_step"):
-        if any(word.split("=")[0] == flag for word in rest):
-            raise InputError(f"{flag} cannot be given to a study, which chooses it for each run")
+    for name in ("run_dir", "export_dir", "max_minutes", *VARIED):
+        if any(word.split("=")[0] == f"--{name}" for word in rest):
+            raise InputError(f"--{name} cannot be given to a study, which chooses it for each run")
     if args.minutes_per_run and any(word.split("=")[0] == "--steps_per_epoch" for word in rest):
         raise InputError("--minutes_per_run and --steps_per_epoch exclude each other; give one of them")
-    config, dry_run = parse_train_args(["--preset", "study", *rest])
+    return args, *parse_train_args(["--preset", "study", *rest])
+
+
+def main():
+    """Command line: ``python -m cvae_tf.study --out DIR [--data_dir ROOT] [--minutes_per_run M] [flags]``."""
+    args, config, dry_run = parse_args(sys.argv[1:])
     if dry_run:
         print("".join(run.to_json() for run in plan(config, args.out)), end="")
         return

@@ -78,14 +78,11 @@ def _open_run(config, folders):
 
 
 def _record_settings(config, folders):
-    """The configuration on TensorBoard's HParams page, beside the PSNR of the run's last validation."""
+    """Put the configuration on TensorBoard's HParams page, which finds the last values of all curves by itself."""
     settings = {name: value for name, value in dataclasses.asdict(config).items()
                 if name not in ("run_dir", "export_dir", "max_minutes")}
-    final = [hparams.Metric(f"epoch_psnr_{name}", group="validation", display_name=f"val_psnr_{name}")
-             for name in ("prior", "posterior", "copy_first")]
     with tf.summary.create_file_writer(str(folders.tensorboard)).as_default():
-        hparams.hparams_config([hparams.HParam(name) for name in settings], final)
-        hparams.hparams(settings, trial_id=str(folders.root))
+        hparams.hparams(settings, trial_id=folders.root.absolute().name)
 
 
 def _fit(model, clips, config, first_step, run_callbacks):

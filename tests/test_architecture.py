@@ -45,9 +45,10 @@ def test_layers_and_functions_do_not_know_the_configuration():
         assert "config" not in _reachable(GRAPH[name])
 
 
-def test_prediction_knows_neither_model_nor_networks():
+def test_prediction_and_evaluation_know_neither_model_nor_networks():
     forbidden = {"model", "network", "unet", "lab_network", "elbo", "rollout", "training"}
-    assert not _reachable(GRAPH["prediction"]) & forbidden
+    for name in ("prediction", "evaluate", "compare"):
+        assert not _reachable(GRAPH[name]) & forbidden, name
 
 
 def test_there_is_one_time_loop():
@@ -61,7 +62,8 @@ def test_scripts_are_thin():
         assert len((ROOT / script).read_text().splitlines()) < 80
 
 
-@pytest.mark.parametrize("module", ["config", "schedules", "data", "studio", "metrics", "video", "prediction"])
+@pytest.mark.parametrize("module", ["config", "schedules", "data", "studio", "metrics", "video", "prediction",
+                                    "tables", "sequences", "evaluate", "study"])
 def test_light_modules_do_not_load_tensorflow(module):
     code = f"import sys, cvae_tf.{module}; sys.exit('tensorflow' in sys.modules or 'matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

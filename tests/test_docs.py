@@ -7,24 +7,28 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from cvae_tf import prediction
+from cvae_tf import compare, evaluate, prediction, study
 from cvae_tf.config import parse_train_args
 
 NOTEBOOK = json.loads((ROOT / "notebooks" / "colab.ipynb").read_text())
 SHOWN = (ROOT / "README.md").read_text() + "\n" + "\n".join(
     "".join(cell["source"]).replace("!", "") for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
-COMMANDS = sorted(set(re.findall(r"^python (?:train|predict)\.py.*$", SHOWN, re.MULTILINE)))
+PARSERS = {"train.py": parse_train_args, "predict.py": prediction.parse_args, "cvae_tf.evaluate": evaluate.parse_args,
+           "cvae_tf.compare": compare.parse_args, "cvae_tf.study": study.parse_args}
+COMMANDS = sorted(set(re.findall(r"^python (?:-m )?((?:train\.py|predict\.py|cvae_tf\.(?!studio)\w+).*)$", SHOWN,
+                                 re.MULTILINE)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_in_readme_and_notebook_are_accepted(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _, script, *words = shlex.split(command)
-    parse_train_args(words) if script == "train.py" else prediction.parse_args(words)
+    program, *words = shlex.split(command)
+    PARSERS[program](words)
 
 
 def test_flags_named_in_the_readme_exist():
-    known = (ROOT / "cvae_tf" / "config.py").read_text() + (ROOT / "cvae_tf" / "prediction.py").read_text()
+    known = "".join((ROOT / "cvae_tf" / f"{name}.py").read_text()
+                    for name in ("config", "prediction", "evaluate", "compare", "study"))
     flags = set(re.findall(r"`--([a-z_A-Z]+)", (ROOT / "README.md").read_text())) - {"help"}
     assert len(flags) > 5
     for flag in flags:

@@ -46,9 +46,11 @@ def test_exported_model_equals_the_one_in_memory(exported):
             np.testing.assert_allclose(film, expected, atol=1e-5)
     frames, poses = tf.concat([first[:, None], poses[:, 1:]], 1), poses
     rebuilt = loaded.signatures["reconstruct"](frames=frames, poses=poses)
-    expected, kl = model.reconstruct(frames, poses)
+    expected, kl, mean = model.reconstruct(frames, poses)
     np.testing.assert_allclose(rebuilt["frames"], expected, atol=1e-5)
     np.testing.assert_allclose(rebuilt["kl"], kl, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rebuilt["mean"], mean, atol=1e-5)
+    assert mean.shape == (batch, time - 1, *model.network.latent_shape(16, 32))
 
 
 def test_seed_and_temperature_are_inputs_of_the_exported_model(exported):

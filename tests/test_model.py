@@ -205,8 +205,8 @@ def test_reconstruction_sees_the_target_through_the_latent_alone():
     for weight in model.network.gaussian_predictor.out.weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1]))
     frames, poses = tf.random.uniform((1, 5, 16, 32, 3)), tf.random.uniform((1, 5, 16, 32, 3))
-    film, kl = model.reconstruct(frames, poses)
+    film, kl, _ = model.reconstruct(frames, poses)
     assert film.shape == (1, 4, 16, 32, 3) and kl.shape == (1, 4) and float(tf.reduce_min(kl)) > 0
-    changed, _ = model.reconstruct(tf.concat([frames[:, :-1], 1 - frames[:, -1:]], 1), poses)
+    changed, *_ = model.reconstruct(tf.concat([frames[:, :-1], 1 - frames[:, -1:]], 1), poses)
     np.testing.assert_array_equal(film[:, :-1], changed[:, :-1])
     assert np.abs(film[:, -1] - changed[:, -1]).max() > 0

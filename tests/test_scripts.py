@@ -104,6 +104,9 @@ def test_help_groups_the_flags(tmp_path):
     (["predict.py", "--poses", "x"], "error: --poses needs the first frame"),
     (["predict.py", "--samples", "0"], "error: --samples must be from 1 to 64"),
     (["-m", "cvae_tf.studio", "out", "--train", "0"], "error: --train must be at least 1"),
+    (["-m", "cvae_tf.evaluate", "--model", "nowhere"], "error: nowhere: no SavedModel in this folder"),
+    (["-m", "cvae_tf.compare", "nowhere", "--out", "x"], "error: nowhere: no config.json in this folder"),
+    (["-m", "cvae_tf.study", "--out", "x", "--tfr", "0"], "error: --tfr cannot be given to a study"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(words, message, tmp_path):
     done = run_program(*words, cwd=tmp_path)

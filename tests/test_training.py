@@ -73,6 +73,29 @@ def test_tensorboard_has_the_curves_and_the_films(finished):
     assert seen["psnr_per_frame"].tensor.string_val[2][:4] == b"\x89PNG"
 
 
+def test_hparams_page_gets_the_settings(finished):
+    from tensorboard.plugins.hparams import metadata
+
+    (path,) = (finished / "run" / "tensorboard").glob("*tfevents*")
+    found = {}
+    for record in tf.compat.v1.train.summary_iterator(str(path)):
+        for value in record.summary.value:
+            found[value.tag] = value.metadata.plugin_data.content
+    settings = metadata.parse_session_start_info_plugin_data(found[metadata.SESSION_START_INFO_TAG]).hparams
+    assert settings["kl_anneal_type"].string_value == "Monotonic" and settings["tfr"].number_value == 0.5
+    assert settings["gradient_through_time"].bool_value is False and "run_dir" not in settings
+
+
+def test_psnr_per_frame_of_the_best_validation_is_kept(finished):
+    with open(finished / "run" / "psnr_per_frame.csv", newline="") as stream:
+        curves = list(csv.DictReader(stream))
+    assert [int(row["frame"]) for row in curves] == list(range(1, 12))
+    best = max((row for row in _rows(finished) if row["val_psnr_prior"]), key=lambda row: float(row["val_psnr_prior"]))
+    for name in ("prior", "posterior", "copy_first"):
+        mean = np.mean([float(row[f"psnr_{name}"]) for row in curves])
+        assert mean == pytest.approx(float(best[f"val_psnr_{name}"]), abs=1e-3)
+
+
 def test_validation_numbers_are_those_of_the_exported_model(finished):
     config = _config(finished)
     frames, poses = data.load_footage(config, "val").longest(12)

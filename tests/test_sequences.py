@@ -1,0 +1,93 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvae_tf import studio
+from cvae_tf.errors import InputError
+from cvae_tf.sequences import load_sequences
+
+
+def _write(folder, numbers, size=(64, 32), shade=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.new("RGB", size, (number % 256, shade, 0)).save(folder / f"frame{number:04d}.png")
+
+
+def _both(root, split, numbers, below="", **options):
+    for kind, shade in (("img", 0), ("label", 200)):
+        _write(root / split / f"{split}_{kind}" / below, numbers, shade=shade, **options)
+
+
+def test_validation_of_a_data_set_is_read_whole(lab_tree):
+    (only,) = load_sequences(lab_tree, "val", 32, 64)
+    frames, poses = studio.sequence(0, 32, 64, length=40)
+    np.testing.assert_array_equal(only.frames, frames)
+    np.testing.assert_array_equal(only.poses, poses)
+    assert only.name == "frame00000000 to frame00000039"
+
+
+def test_a_gap_in_the_numbers_makes_two_sequences_and_single_frames_are_none(tmp_path):
+    _both(tmp_path, "val", [1, 2, 3, 10, 11, 50])
+    found = load_sequences(tmp_path, "val", 32, 64)
+    assert [(one.name, one.frames[:, 0, 0, 0].tolist()) for one in found] == [
+        ("frame0001 to frame0003", [1, 2, 3]), ("frame0010 to frame0011", [10, 11])]
+
+
+def test_numbered_folders_come_in_numeric_order(tmp_path):
+    for name, first in (("10", 30), ("2", 20), ("1", 10)):
+        _both(tmp_path, "test", [first, first + 1], below=name)
+    found = load_sequences(tmp_path, "test", 32, 64)
+    assert [(one.name, int(one.frames[0, 0, 0, 0])) for one in found] == [("1", 10), ("2", 20), ("10", 30)]
+    assert all(np.all(one.poses[..., 1] == 200) for one in found)
+
+
+def test_a_folder_of_another_name_is_a_split_too(tmp_path):
+    _both(tmp_path / "elsewhere", "val", [1, 2])
+    (tmp_path / "elsewhere" / "val").rename(tmp_path / "mine")
+    for split in ("mine", str(tmp_path / "mine")):
+        assert len(load_sequences(tmp_path, split, 32, 64)) == 1
+
+
+def test_images_are_scaled_down_to_the_models_size(tmp_path):
+    _both(tmp_path, "val", [7, 8], size=(256, 128))
+    (only,) = load_sequences(tmp_path, "val", 32, 64)
+    assert only.frames.shape == (2, 32, 64, 3)
+
+
+def test_the_studio_keeps_its_test_sequences_from_training():
+    (validation,) = load_sequences("studio", "val", 16, 32)
+    test = load_sequences("studio", "test", 16, 32, studio_seed=3)
+    assert len(test) == 5 and validation.frames.shape == (630, 16, 32, 3)
+    np.testing.assert_array_equal(test[0].frames[:9], studio.sequence(1001, 16, 32, seed=3)[0][:9])
+
+
+def test_what_cannot_be_evaluated_is_refused_with_the_place(tmp_path, lab_tree):
+    def refused(message, split="val", root=tmp_path / "data", **size):
+        with pytest.raises(InputError, match=message):
+            load_sequences(root, split, size.get("height", 32), size.get("width", 64))
+
+    refused("nothing: no such folder", root=tmp_path / "nothing", split=str(tmp_path / "nothing"))
+    refused("--split must be val or test", root="studio", split="train")
+    refused("1 true frames for 40 poses", root=lab_tree, split="test")  # the lab hands out the first frame only
+    refused("64x32 pixels do not scale down to the model's 128x64", root=lab_tree, height=64, width=128)
+    refused("64x32 pixels do not scale down to the model's 32x32", root=lab_tree, height=32, width=32)
+    _both(tmp_path / "data", "val", [1, 3, 5])
+    refused("no two frames with consecutive numbers")
+    (tmp_path / "data" / "val" / "val_label" / "frame0003.png").unlink()
+    refused("frame0003.png: this frame has no pose")
+    (tmp_path / "data" / "val" / "val_img" / "frame0003.png").write_bytes(b"no image")
+    _write(tmp_path / "data" / "val" / "val_label", [3])
+    refused("frame0003.png: not a readable image")
+    shutil.rmtree(tmp_path / "data" / "val" / "val_img")
+    refused("0 folders named \\*_img")
+    (tmp_path / "data" / "val" / "val_img").mkdir()
+    refused("val_img: no PNG images in this folder")
+
+
+def test_images_of_two_sizes_are_refused(tmp_path):
+    _both(tmp_path, "val", [1, 2])
+    _write(tmp_path / "val" / "val_img", [2], size=(100, 100))
+    with pytest.raises(InputError, match="frame0002.png: 100x100 pixels do not scale down"):
+        load_sequences(tmp_path, "val", 32, 64)
