@@ -20,7 +20,9 @@ from cvae_tf.tables import markdown
 FORCING = ("tfr", "tfr_d_step", "tfr_sde", "tfr_draw")
 ANNEALING = ("kl_anneal_type", "kl_anneal_cycle", "kl_anneal_ratio")
 SETTINGS = tuple(dict.fromkeys([*FORCING, *ANNEALING, *(spec.name for spec in dataclasses.fields(Config))]))
-TABLE = "table.csv"
+FIGURES = ("1_training_loss_by_teacher_forcing", "2_validation_psnr_by_annealing",
+           "2_validation_psnr_by_teacher_forcing", "3_training_loss_by_annealing", "4_beta", "5_psnr_per_frame",
+           "6_mse", "7_kl", "8_teacher_forcing_ratio")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Run:
     """What a run folder holds of a run.
 
     Attributes:
-        name: of its folder.
+        name: what it is called.
+        path: of its folder, absolute.
         config: its configuration.
         epochs: column of ``metrics.csv`` -> (epochs,) floats; NaN where the cell is empty.
         curves: ``prior``, ``posterior`` and ``copy-first`` -> (T,) dB, of the best validation; empty before the first.
     """
 
     name: str
+    path: Path
     config: Config
     epochs: dict
     curves: dict
@@ -64,7 +68,8 @@ def load_run(folder):
     if folders.psnr_per_frame.is_file():
         table = _columns(folders.psnr_per_frame, ("psnr_prior", "psnr_posterior", "psnr_copy_first"))
         curves = {name.removeprefix("psnr_").replace("_", "-"): values for name, values in table.items()}
-    return Run(Path(folder).absolute().name, config, epochs, curves)
+    path = Path(folder).resolve()
+    return Run(path.name, path, config, epochs, curves)
 
 
 def _columns(path, names):
@@ -87,7 +92,7 @@ def _effective(config):
         idle += ["studio_sequences", "studio_seed", "studio_variety"]
     if not config.fast_train:
         idle += ["fast_partial", "fast_train_epoch"]
-    idle += ["F_dim", "L_dim", "D_out_dim"] if config.network == "unet" else ["width"]
+    idle += ["F_dim", "L_dim", "D_out_dim", "batch_norm"] if config.network == "unet" else ["width"]
     if config.kl_anneal_type != "Cyclical":
         idle += ["kl_anneal_cycle"]
     if not config.tfr:
@@ -101,13 +106,13 @@ def _effective(config):
 
 
 def _say(name, value):
-    if isinstance(value, str):
-        return Path(value).name if name == "data_dir" else value
+    if name in ("kl_anneal_type", "network", "data_dir", "optim"):
+        return value
     if isinstance(value, bool):
         return name if value else f"no {name}"
     if name == "tfr_d_step":
-        return f"-{value} an epoch" if value else "constant"
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        return f"-{value} an epoch" if value else "not decaying"
+    return f"{name} {value}"
 
 
 def labels(runs, names=SETTINGS):
@@ -122,10 +127,18 @@ def labels(runs, names=SETTINGS):
 
 
 def _full_labels(runs):
-    """`labels` in full, with the folder's name where they say nothing or the same of two runs."""
+    """`labels` in full, with the run's name where they say nothing or the same of two runs."""
     texts = labels(runs)
     return [text if text and texts.count(text) == 1 else f"{text}, {run.name}".strip(", ")
             for text, run in zip(texts, runs, strict=True)]
+
+
+def _named_apart(runs):
+    """The runs, each called by as many of its folders as tell it from the others."""
+    depth = 1
+    while len({run.path.parts[-depth:] for run in runs}) < len(runs):
+        depth += 1
+    return [dataclasses.replace(run, name="/".join(run.path.parts[-depth:])) for run in runs]
 
 
 def panels_by(factor, runs, lines):
@@ -163,14 +176,14 @@ def _per_validation(run, label):
 
 def _per_frame(run, label):
     frames = range(1, 1 + len(run.curves.get("prior", ())))
-    return [Line(text, frames, run.curves[name], faint=text == name)
-            for name, text in (("prior", label), ("copy-first", "copy-first")) if run.curves]
+    return [Line(text, frames, run.curves[name], faint)
+            for name, text, faint in (("prior", label, False), ("copy-first", "copy-first", True)) if run.curves]
 
 
 def _schedule(column, factor, runs):
-    """One panel of the schedules that differ, each once."""
+    """One panel of the schedules that differ, each once; of runs with equal settings, the one that got farthest."""
     drawn = {}
-    for run, text in zip(runs, labels(runs, factor), strict=True):
+    for run, text in zip(runs, labels(runs, (*factor, "num_epoch")), strict=True):
         line = Line(text or column, run.epochs["epoch"] + 1, run.epochs[column])
         if text not in drawn or len(drawn[text].x) < len(line.x):
             drawn[text] = line
@@ -178,21 +191,24 @@ def _schedule(column, factor, runs):
 
 
 def figures(runs):
-    """Name -> Matplotlib figure: the seed report's five, and MSE, KL and the teacher-forcing ratio.
+    """Name, one of `FIGURES` -> Matplotlib figure: the seed report's five, and MSE, KL and the teacher-forcing ratio.
 
     Without a completed validation, those that show validations are left out.
     """
-    loss, epoch, psnr = "training loss per clip", "epoch", "PSNR (dB)"
+    epoch, loss = "epoch", "training loss (MSE + beta x nats)"
     prior = "validation PSNR, z from the prior (dB)"
     made = {
         "1_training_loss_by_teacher_forcing": line_figure(panels_by(FORCING, runs, _per_epoch("loss")), epoch, loss,
                                                           log=True),
         "3_training_loss_by_annealing": line_figure(panels_by(ANNEALING, runs, _per_epoch("loss")), epoch, loss,
                                                     log=True),
-        "4_beta": line_figure(_schedule("beta", ANNEALING, runs), epoch, "KL weight beta"),
-        "6_mse": line_figure(panels_by(ANNEALING, runs, _per_epoch("mse")), epoch, "MSE per clip", log=True),
-        "7_kl": line_figure(panels_by(ANNEALING, runs, _per_epoch("kl")), epoch, "KL (nats per clip)", log=True),
-        "8_teacher_forcing_ratio": line_figure(_schedule("tfr", FORCING, runs), epoch, "teacher-forcing ratio"),
+        "4_beta": line_figure(_schedule("beta", ANNEALING, runs), epoch, "KL weight beta (1 per nat)"),
+        "6_mse": line_figure(panels_by(ANNEALING, runs, _per_epoch("mse")), epoch,
+                             "MSE, sum over a clip (pixels in [0, 1])", log=True),
+        "7_kl": line_figure(panels_by(ANNEALING, runs, _per_epoch("kl")), epoch, "KL (nats per clip)",
+                            log=True),
+        "8_teacher_forcing_ratio": line_figure(_schedule("tfr", FORCING, runs), epoch,
+                                               "teacher-forcing ratio"),
     }
     if any(len(run.validations("val_psnr_prior")[0]) for run in runs):
         made["2_validation_psnr_by_teacher_forcing"] = line_figure(
@@ -200,15 +216,16 @@ def figures(runs):
         made["2_validation_psnr_by_annealing"] = line_figure(
             panels_by(ANNEALING, runs, _per_validation), epoch, prior)
     if any(run.curves for run in runs):
-        made["5_psnr_per_frame"] = line_figure(panels_by(ANNEALING, runs, _per_frame), "frame", psnr)
-    return dict(sorted(made.items()))
+        made["5_psnr_per_frame"] = line_figure(panels_by(ANNEALING, runs, _per_frame), "frame", "PSNR (dB)")
+    return made
 
 
 def table(runs):
     """Header and rows of final and best numbers, one row a run; a cell is empty where there is no number.
 
-    ``final_*`` are of the last completed epoch or validation, ``best_*`` of the validation with the highest PSNR with
-    z from the prior. PSNR in dB, KL in nats per clip, minutes of training and validation.
+    ``final_*`` are of the last completed epoch, or the last validated of those, ``best_*`` of the validated epoch,
+    counted from 1, with the highest PSNR with z from the prior. PSNR in dB, KL in nats per clip, minutes of training
+    and validation.
     """
     header = ["run", "settings", "epochs", "of", "final_loss", "final_mse", "final_kl", "final_psnr_prior",
               "final_psnr_posterior", "best_psnr_prior", "best_epoch", "psnr_copy_first", "minutes"]
@@ -232,17 +249,19 @@ def compare(folders, out):
     Raises:
         InputError: a folder is no run, or ``out`` holds something else or cannot be written.
     """
-    check_replaceable(out, TABLE, "earlier comparison", "--out")
-    runs = [load_run(folder) for folder in {Path(folder).resolve(): folder for folder in folders}.values()]
+    written = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
+    check_replaceable(out, ["table.csv", "table.md", *written], "earlier comparison", "--out")
+    once = {Path(folder).resolve(): folder for folder in folders}.values()
+    runs = _named_apart([load_run(folder) for folder in once])
     with atomic(out) as unfinished:
         unfinished.mkdir()
         header, rows = table(runs)
-        write_csv(unfinished / TABLE, header, rows)
-        (unfinished / "table.md").write_text(markdown(header, rows))
+        write_csv(unfinished / "table.csv", header, rows)
+        (unfinished / "table.md").write_text(markdown(header, rows), encoding="utf-8")
         for name, figure in figures(runs).items():
             save_figure(figure, unfinished / name)
     print(markdown(header, rows), end="")
-    print(f"{out}: {len(runs)} runs compared in figures (PNG, PDF) and a table (CSV, Markdown)")
+    print(f"{out}: figures (PNG, PDF) and a table (CSV, Markdown) of {len(runs)} run{'s' * (len(runs) > 1)}")
 
 
 def parse_args(argv):

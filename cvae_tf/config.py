@@ -64,6 +64,8 @@ class Config:
     L_dim: int = _flag(32, "network", "lab: pose (label) features", low=1)
     N_dim: int = _flag(12, "network", "channels of the latent map", low=1)
     D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2)
+    batch_norm: str = _flag("inference", "network", "lab: outside training, normalise poses by the running statistics, "
+                            "or by the batch as in training", choices=("inference", "train"))
 
     kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
     kl_anneal_cycle: int = _flag(7, "objective", "cycles of Cyclical over all epochs", low=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import errors, metrics
+from cvae_tf import errors, metrics, summary
 from cvae_tf.config import STUDIO, load_config, normalise_flags, parser_for
 from cvae_tf.data import to_float
 from cvae_tf.errors import InputError
@@ -19,20 +19,8 @@ from cvae_tf.prediction import Generator, newest_model
 from cvae_tf.sequences import load_sequences
 from cvae_tf.video import to_uint8
 
-ROWS = {  # what is compared with the truth: its title, and whether it has seen the truth that it is compared with
-    "prior": ("prior z, mean of the samples", False),
-    "prior_best": ("prior z, best sample (chosen by the truth)", True),
-    "prior_worst": ("prior z, worst sample (chosen by the truth)", True),
-    "prior_mode": ("z = 0", False),
-    "posterior": ("posterior z (encoder sees the target)", True),
-    "copy_first": ("copy-first (baseline)", False),
-    "copy_previous_truth": ("copy-previous-truth (one-step oracle)", True),
-    "median_background": ("median background of the truth (baseline)", True),
-}
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data, above which it is active (Burda et al., 2016)
-COLLAPSED = 0.01  # nats per frame, below which the latent tells nothing
-LAB_FRAMES = 600  # the lab scores frames 1 to 600 of each sequence ...
-LAB_PUBLIC = 3  # ... and calls the mean of the first three sequences public, that of the others private
+CHUNK = 128  # frames measured at a time
 
 
 @dataclass(frozen=True)
@@ -42,11 +30,13 @@ class Evaluated:
     Attributes:
         name: of the sequence.
         series: row -> measure -> (T-1,) or, for ``colour_drift``, (T-1, 3): of frames 1 to T-1; see `measure`.
-        diversity: root of the mean squared pixel difference between two samples, pixels in [0, 1]: over all pairs and
-            frames. None with one sample.
+        diversity: root of the mean squared difference of two samples, pixels in [0, 1]: over all pairs of samples, and
+            all pixels and frames. None with one sample.
         kl: (T-1,) nats of the posterior against the prior.
         active, latents: how many latent dimensions are active, and how many there are; None where the model was
-            exported without its posterior's mean.
+            exported without its posterior's mean, or one frame cannot tell.
+        broken: generated frames that hold something other than finite numbers, of all samples.
+        note: of the sequence.
         panels: name -> (T-1, H, W, 3) uint8, films to look at side by side.
     """
 
@@ -56,6 +46,8 @@ class Evaluated:
     kl: np.ndarray
     active: int | None
     latents: int | None
+    broken: int
+    note: str
     panels: dict
 
 
@@ -64,20 +56,24 @@ def measure(frames, film, region):
 
     ``mse``; in dB ``psnr``, ``psnr_person`` and ``psnr_outside`` (in and outside ``region``; NaN where that is empty)
     and ``psnr_lab``; ``ssim``; ``gradient_energy`` of the film and ``gradient_energy_truth``; ``colour_drift`` in
-    [-1, 1].
+    [-1, 1], and ``colour_distance``, its mean size over channels.
 
     Args:
         frames, film: (T, H, W, 3) floats in [0, 1], the truth and what is compared with it.
         region: (T, H, W) bool, where the person is.
     """
-    mse = metrics.mse_per_frame(frames, film)
+    if len(frames) > CHUNK:  # the measures keep several copies
+        parts = [measure(frames[i:i + CHUNK], film[i:i + CHUNK], region[i:i + CHUNK])
+                 for i in range(0, len(frames), CHUNK)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    mse, drift = metrics.mse_per_frame(frames, film), metrics.colour_drift(frames, film)
     return {"mse": mse, "psnr": metrics.decibels(mse), "ssim": metrics.ssim_per_frame(frames, film),
             "psnr_person": metrics.psnr_per_frame(frames, film, region),
             "psnr_outside": metrics.psnr_per_frame(frames, film, ~region),
             "psnr_lab": metrics.lab_psnr_per_frame(frames, film),
             "gradient_energy": metrics.gradient_energy(film),
             "gradient_energy_truth": metrics.gradient_energy(frames),
-            "colour_drift": metrics.colour_drift(frames, film)}
+            "colour_drift": drift, "colour_distance": np.abs(drift).mean(axis=-1)}
 
 
 def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, progress=lambda: None):
@@ -96,10 +92,11 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
     """
     frames, poses = to_float(sequence.frames), to_float(sequence.poses)
     truth, region = frames[1:], metrics.person_region(poses)[1:]
-    spread, series, panels = _Spread(), {}, {"truth": truth, "pose": poses[1:]}
+    spread, series, panels, broken = _Spread(), {}, {"truth": truth, "pose": poses[1:]}, 0
     for k in range(samples):
         film = model(frames[0], poses[1:], seed + k, temperature)
-        spread.add(film)
+        broken += int(np.sum(~np.isfinite(film).all(axis=(1, 2, 3))))
+        spread.add(np.nan_to_num(film))
         measured = measure(truth, film, region)
         series["prior"] = {name: series["prior"][name] + (value - series["prior"][name]) / (k + 1)  # the running mean
                            for name, value in measured.items()} if k else measured
@@ -117,13 +114,14 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
               "median_background": np.broadcast_to(np.median(frames, axis=0), truth.shape)}
     series |= {name: measure(truth, film, region) for name, film in others.items()}
     panels["posterior z"] = rebuilt
-    active = None if mean is None else int(np.sum(np.var(mean, axis=0) > ACTIVE_VARIANCE))
-    return Evaluated(sequence.name, series, spread.distance(), kl, active, None if mean is None else mean[0].size,
+    known = mean is not None and len(mean) > 1
+    active, latents = (int(np.sum(np.var(mean, axis=0) > ACTIVE_VARIANCE)), mean[0].size) if known else (None, None)
+    return Evaluated(sequence.name, series, spread.distance(), kl, active, latents, broken, sequence.note,
                      {name: to_uint8(film) for name, film in panels.items()})
 
 
 class _Spread:
-    """Mean distance of the pairs of films, from their running sums alone."""
+    """Root mean squared distance over the pairs of films, from their running sums alone."""
 
     def __init__(self):
         self.count = 0
@@ -145,77 +143,6 @@ class _Spread:
         return float(np.sqrt(max(0.0, total) / (self.count * (self.count - 1) / 2)))
 
 
-# ---------------------------------------------------------------------- summaries
-
-def summarise(series):
-    """The numbers of one row on one sequence, from what `measure` gave.
-
-    ``psnr``, ``ssim``, ``psnr_person``, ``psnr_outside``: means over frames (of the dB); ``psnr_of_mean_error``: dB of
-    the mean error, which the worst frames rule; ``horizons``: means over frames 1 to h; ``psnr_by_tenths`` of the
-    rollout; ``sharpness``: gradient energy of the film over that of the truth; ``colour_drift``: mean absolute, in
-    [0, 1]; ``lab_score``: mean PSNR of frames 1 to 600 on 0..255.
-    """
-    psnr = series["psnr"]
-    steps = [*range(50, len(psnr), 50), len(psnr)]
-    truth_energy = series["gradient_energy_truth"].sum()
-    return {
-        "psnr": float(psnr.mean()), "psnr_of_mean_error": float(metrics.decibels(series["mse"].mean())),
-        "ssim": float(series["ssim"].mean()),
-        "psnr_person": _mean(series["psnr_person"]), "psnr_outside": _mean(series["psnr_outside"]),
-        "sharpness": float(series["gradient_energy"].sum() / truth_energy) if truth_energy else None,
-        "colour_drift": float(np.abs(series["colour_drift"]).mean()),
-        "lab_score": float(series["psnr_lab"][:LAB_FRAMES].mean()),
-        "psnr_by_tenths": [float(part.mean()) for part in np.array_split(psnr, 10) if len(part)],
-        "horizons": {f"1-{h}": {"psnr": float(psnr[:h].mean()), "ssim": float(series["ssim"][:h].mean())}
-                     for h in steps},
-    }
-
-
-def _mean(values):
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else None
-
-
-def mean_over_sequences(summaries):
-    """The mean of a list of `summarise` results, number by number; None where a sequence has none."""
-    first = summaries[0]
-    if isinstance(first, dict):
-        shared = [name for name in first if all(name in other for other in summaries)]
-        return {name: mean_over_sequences([one[name] for one in summaries]) for name in shared}
-    if isinstance(first, list):
-        return [mean_over_sequences(list(values)) for values in zip(*summaries, strict=False)]
-    values = [value for value in summaries if value is not None]
-    return float(np.mean(values)) if len(values) == len(summaries) else None
-
-
-def report_of(evaluated, settings):
-    """The report of all sequences as a dict for JSON; ``settings`` come first."""
-    rows = [row for row in ROWS if row in evaluated[0].series]
-    summaries = {one.name: {row: summarise(one.series[row]) for row in rows} for one in evaluated}
-    sequences = []
-    for one in evaluated:
-        sequences.append({"name": one.name, "frames": len(one.kl), "diversity": one.diversity,
-                          "kl_nats_per_frame": float(one.kl.mean()), "active_latents": one.active,
-                          "latents": one.latents, "rows": summaries[one.name]})
-    mean = {row: mean_over_sequences([summaries[one.name][row] for one in evaluated]) for row in rows}
-    scores = {row: [summaries[one.name][row]["lab_score"] for one in evaluated] for row in rows}
-    lab = {row: {"per_sequence": values, "public": float(np.mean(values[:LAB_PUBLIC])),
-                 "private": float(np.mean(values[LAB_PUBLIC:])) if values[LAB_PUBLIC:] else None}
-           for row, values in scores.items()}
-    rate = float(np.mean([one.kl.mean() for one in evaluated]))
-    notes = []
-    if rate < COLLAPSED:
-        notes.append(f"The latent has collapsed: {rate:.2g} nats per frame. The posterior is the prior, and z tells "
-                     "nothing about a frame.")
-    short = [one.name for one in evaluated if len(one.kl) < LAB_FRAMES]
-    if short:
-        notes.append(f"The lab scores frames 1 to {LAB_FRAMES}; shorter, and scored on what there is: "
-                     f"{', '.join(short)}.")
-    titles, uses_truth = ({row: ROWS[row][i] for row in rows} for i in (0, 1))
-    return {**settings, "titles": titles, "uses_truth": uses_truth, "kl_nats_per_frame": rate, "notes": notes,
-            "mean": mean, "lab_score": lab, "sequences": sequences}
-
-
 # ---------------------------------------------------------------------- command line
 
 def parse_args(argv):
@@ -232,7 +159,7 @@ def parse_args(argv):
     parser.add_argument("--samples", type=int, default=10, help="films with z from the prior, for each sequence")
     parser.add_argument("--seed", type=int, default=0, help="of the latents; sample k takes seed + k")
     parser.add_argument("--temperature", type=float, default=1.0, help="scale of the latents")
-    parser.add_argument("--out", help="folder of the report [reports/MODEL-SPLIT]")
+    parser.add_argument("--out", help="folder of the report [reports/MODEL-DATA-SPLIT]")
     args = parser.parse_args(normalise_flags(argv))
     for name, low, high in (("samples", 1, 100_000), ("seed", 0, 2**31 - 1), ("temperature", 0, 100)):
         if not low <= getattr(args, name) <= high:
@@ -254,11 +181,14 @@ def evaluate(args):
     from cvae_tf import report  # loads Matplotlib
 
     path = Path(args.model) if args.model else newest_model()
-    out = Path(args.out or Path("reports") / f"{path.absolute().name}-{Path(args.split).name}")
+    called = (Path(name).absolute().name for name in (path, args.data_dir, args.split))
+    out = Path(args.out or Path("reports") / "-".join(called))
     report.check(out)
     model = Generator(path)
-    trained = load_config(path / "config.json") if (path / "config.json").is_file() else None
-    studio = dict(studio_seed=trained.studio_seed, studio_variety=trained.studio_variety) if trained else {}
+    studio = {}
+    if args.data_dir == STUDIO and (path / "config.json").is_file():  # the studio that it was trained on
+        config = load_config(path / "config.json")
+        studio = dict(studio_seed=config.studio_seed, studio_variety=config.studio_variety)
     sequences = load_sequences(args.data_dir, args.split, model.height, model.width, **studio)
     import keras  # loads slowly, as TensorFlow did
 
@@ -266,9 +196,9 @@ def evaluate(args):
     evaluated = [evaluate_sequence(model, sequence, args.samples, args.seed, args.temperature,
                                    progress=lambda: films.add(1)) for sequence in sequences]
     settings = {"model": str(path), "data_dir": args.data_dir, "split": args.split, "samples": args.samples,
-                "seed": args.seed, "temperature": args.temperature, "frame": [model.height, model.width],
+                "seed": args.seed, "temperature": args.temperature, "frame": [model.height, model.width], **studio,
                 "versions": report.versions()}
-    result = report_of(evaluated, settings)
+    result = summary.report_of(evaluated, settings)
     report.write(out, result, evaluated)
     print(report.as_text(result))
     print(f"{out / 'report.html'} opens in a browser; numbers in report.json and per_frame.csv, plots as PNG beside it")

@@ -4,6 +4,9 @@ import tensorflow as tf
 
 from cvae_tf.files import atomic
 
+# What an exported model's folder holds.
+MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "config.json")
+
 
 def save_model(model, path, config):
     """Write ``model`` as a SavedModel folder at ``path``, with ``config.json`` in it; an old one there is replaced.

@@ -38,7 +38,7 @@ def atomic(path):
 
 def write_csv(path, header, rows):
     """Write a table with `atomic`: ``header`` names the columns of ``rows``."""
-    with atomic(path) as unfinished, open(unfinished, "w", newline="") as stream:
+    with atomic(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)
@@ -51,26 +51,37 @@ def read_csv(path):
         InputError: the file is missing or is no such table.
     """
     try:
-        with open(path, newline="") as stream:
-            return list(csv.DictReader(stream))
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table ({error})") from error
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise InputError(f"{path}: line {number} has another number of cells than the first; is this file whole?")
+    return rows
 
 
-def check_replaceable(path, mark, what, flag):
-    """Refuse to replace what the user may want to keep.
+def check_replaceable(path, names, what, flag):
+    """Refuse a folder to write that holds what the user may want to keep, or that cannot be made.
 
     Args:
-        path: of the folder to be written: it may be missing, be empty or hold a file named ``mark``.
-        what: such a folder is called, in the error.
+        path: of the folder. It may be missing, or hold nothing but ``names``.
+        names: of what an earlier one holds.
+        what: it is called, in the error.
         flag: that chooses another.
 
     Raises:
-        InputError: ``path`` is a file or some other folder.
+        InputError: ``path`` is a file, holds something else, or lies where nothing can be written.
     """
-    path = Path(path)
-    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: is no {what}, but would be replaced by one; choose another {flag}")
+    path = Path(path).absolute()
+    if path.exists():
+        foreign = sorted({below.name for below in path.iterdir()} - set(names)) if path.is_dir() else [path.name]
+        if foreign:
+            raise InputError(f"{path}: is no {what}, but would be replaced by one, with the {foreign[0]} in it; choose "
+                             f"another {flag}")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{path}: cannot be written, because of {above}; choose another {flag}")
 
 
 def _replace(unfinished, path):

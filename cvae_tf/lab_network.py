@@ -6,7 +6,7 @@ Convolutions start as PyTorch's do: kernel and bias uniform within +-1/sqrt(fan_
 import keras
 import tensorflow as tf
 
-from cvae_tf.network import Network
+from cvae_tf.network import Network, over_time
 
 
 def _uniform(fan_in):
@@ -97,18 +97,60 @@ class FrameEncoder(_Chain):
         ], **kwargs)
 
 
-class PoseEncoder(keras.layers.Layer):
-    """The lab's Label_Encoder: (B, H, W, 3) -> (B, H, W, L). The lab's ``LeakyReLU(True)`` in it is the identity."""
+class BatchNorm(keras.layers.Layer):
+    """PyTorch's BatchNorm2d for a sequence: each instant is a batch of its own, as the lab encodes pose after pose.
 
-    def __init__(self, outputs, **kwargs):
+    Unlike Keras's, the running variance is of unbiased variances, and T instants move the running statistics T times.
+    """
+
+    MOMENTUM, EPSILON = 0.1, 1e-5  # PyTorch's momentum is the share of what is new
+
+    def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+        self.running_mean = self.add_weight(shape=(channels,), initializer="zeros", trainable=False, name="mean")
+        self.running_variance = self.add_weight(shape=(channels,), initializer="ones", trainable=False, name="variance")
+
+    def call(self, x, by_batch=False, update=False):
+        """Normalise x (T, B, H, W, C), by the statistics of each instant or by the running ones."""
+        mean, variance = self.running_mean, self.running_variance
+        if by_batch:
+            mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)  # (T, 1, 1, 1, C)
+        if update:
+            count = tf.cast(tf.reduce_prod(tf.shape(x)[1:4]), x.dtype)
+            self._move(self.running_mean, mean)
+            self._move(self.running_variance, variance * count / (count - 1))
+        return tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, self.EPSILON)
+
+    def _move(self, running, values):
+        """``running = 0.9 running + 0.1 value`` for the value of each instant in turn, written out."""
+        values = tf.reshape(values, [-1, values.shape[-1]])
+        keep = 1 - self.MOMENTUM
+        later = tf.range(tf.shape(values)[0] - 1, -1, -1)  # instants after each
+        weights = self.MOMENTUM * keep ** tf.cast(later, values.dtype)
+        remaining = keep ** tf.cast(tf.shape(values)[0], values.dtype)
+        running.assign(remaining * running + tf.linalg.matvec(values, weights, transpose_a=True))
+
+
+class PoseEncoder(keras.layers.Layer):
+    """The lab's Label_Encoder: (T, B, H, W, 3) -> (T, B, H, W, L). Its ``LeakyReLU(True)`` is the identity.
+
+    Outside training, ``batch_norm="inference"`` normalises by the running statistics, and ``"train"`` by those of the
+    batch, as the lab does, whose template never leaves training mode.
+    """
+
+    def __init__(self, outputs, batch_norm="inference", **kwargs):
+        super().__init__(**kwargs)
+        self.batch_norm = batch_norm
         self.conv = _conv(3, outputs // 2, 7, padding="valid")
-        self.norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+        self.norm = BatchNorm(outputs // 2)
         self.block = ResidualBlock(outputs // 2, outputs)
 
-    def call(self, pose, training=False):
-        padded = tf.pad(pose, [[0, 0], [3, 3], [3, 3], [0, 0]], mode="REFLECT")
-        return self.block(self.norm(self.conv(padded), training=training))
+    def call(self, poses, training=False):
+        padded = tf.pad(poses, [[0, 0], [0, 0], [3, 3], [3, 3], [0, 0]], mode="REFLECT")
+        h = self.norm(over_time(self.conv, padded), by_batch=training or self.batch_norm == "train", update=training)
+        return over_time(self.block, h)
 
 
 class GaussianPredictor(_Chain):
@@ -157,13 +199,18 @@ class Generator(_Chain):
 
 
 class LabNetwork(Network):
-    """The lab's network. It has no context frame; its latent map is as large as the frame."""
+    """The lab's network. It has no context frame; its latent map is as large as the frame.
 
-    def __init__(self, F_dim=128, L_dim=32, N_dim=12, D_out_dim=192, **kwargs):
+    Args:
+        F_dim, L_dim, N_dim, D_out_dim: channels of frame features, pose features, latent map and fused features.
+        batch_norm: outside training, ``"inference"`` or ``"train"``; see `PoseEncoder`.
+    """
+
+    def __init__(self, F_dim=128, L_dim=32, N_dim=12, D_out_dim=192, batch_norm="inference", **kwargs):
         super().__init__(**kwargs)
         self.F_dim, self.L_dim, self.N_dim, self.D_out_dim = F_dim, L_dim, N_dim, D_out_dim
         self.frame_encoder = FrameEncoder(F_dim)
-        self.pose_encoder = PoseEncoder(L_dim)
+        self.pose_encoder = PoseEncoder(L_dim, batch_norm)
         self.gaussian_predictor = GaussianPredictor(F_dim + L_dim, N_dim)
         self.decoder_fusion = DecoderFusion(F_dim + L_dim + N_dim, D_out_dim)
         self.generator = Generator(D_out_dim)
@@ -175,10 +222,7 @@ class LabNetwork(Network):
         return ()
 
     def encode_poses(self, poses, training=False):
-        if not training:
-            return super().encode_poses(poses)
-        # The lab normalises each instant of the clips by its own batch statistics, so instants stay apart here.
-        return tf.stack([self.pose_encoder(pose, training=True) for pose in tf.unstack(poses)])
+        return self.pose_encoder(poses, training=training)
 
     def decode(self, frame_features, pose_features, z, context):
         return self.generator(self.decoder_fusion(frame_features, pose_features, z))

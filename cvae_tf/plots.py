@@ -4,10 +4,14 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cvae_tf.files import atomic
+
+matplotlib.rcParams["text.parse_math"] = False  # a dollar in a folder's name is no formula
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; the dashes tell them apart in print.
 STYLES = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"),
@@ -51,6 +55,7 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
         axes.set_title(name, fontsize="medium")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # frames and epochs
         axes.label_outer()
         axes.grid(alpha=0.3)
         if log:
@@ -63,15 +68,11 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
     return figure
 
 
-def psnr_per_frame_lines(curves):
-    """`Line` list of PSNR curves, label -> (T,) dB of frames 1 to T; ``copy-first`` is a thin grey line."""
-    return [Line(f"{label}, mean {np.mean(values):.2f} dB", range(1, len(values) + 1), values,
-                 faint=label.startswith("copy-first")) for label, values in curves.items()]
-
-
 def psnr_per_frame_png(curves, title=""):
-    """PNG bytes of PSNR-per-frame curves, label -> (T,) dB of frames 1 to T."""
-    return png(line_figure({title: psnr_per_frame_lines(curves)}, "frame", "PSNR (dB)"))
+    """PNG bytes of PSNR-per-frame curves, label -> (T,) dB of frames 1 to T; ``copy-first`` is a thin grey line."""
+    lines = [Line(f"{label}, mean {np.mean(values):.2f} dB", range(1, len(values) + 1), values,
+                  faint=label == "copy-first") for label, values in curves.items()]
+    return png(line_figure({title: lines}, "frame", "PSNR (dB)"))
 
 
 def png(figure):

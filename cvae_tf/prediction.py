@@ -35,11 +35,19 @@ class Generator:
             self._loaded = tf.saved_model.load(str(path))  # kept: its variables live only as long as it does
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise InputError(f"{path}: the SavedModel cannot be loaded ({str(error).splitlines()[0]})") from error
-        if not {"generate", "reconstruct"} <= set(self._loaded.signatures):
-            raise InputError(f"{path}: this SavedModel has no signature 'generate'; train one with python train.py")
+        for name, needed in (("generate", {"first_frame", "poses", "seed", "temperature"}),
+                             ("reconstruct", {"frames", "poses"})):
+            signature = self._loaded.signatures.get(name)
+            if signature is None or set(signature.structured_input_signature[1]) != needed:
+                raise InputError(f"{path}: this SavedModel has no signature '{name}' of {', '.join(sorted(needed))}; "
+                                 "train one with python train.py")
         self._generate, self._reconstruct = (self._loaded.signatures[name] for name in ("generate", "reconstruct"))
-        inputs = self._generate.structured_input_signature[1]
-        self.height, self.width = inputs["first_frame"].shape[1:3]
+        self.height, self.width = self._generate.structured_input_signature[1]["first_frame"].shape[1:3]
+
+    @property
+    def weights(self):
+        """The network's variables, in the order of ``Network.weights``."""
+        return self._loaded.weights
 
     def __call__(self, first_frame, poses, seed=0, temperature=1.0):
         """Generate one film.
@@ -69,8 +77,8 @@ class Generator:
             ``(predictions, kl, mean)``: (T-1, H, W, 3) float32 in [0, 1]; (T-1,) nats; and (T-1, h, w, c), the
             posterior's mean, or None where the model was exported without it.
         """
-        inputs = (self._tf.constant(x[None], self._tf.float32) for x in (frames, poses))
-        output = self._reconstruct(**dict(zip(("frames", "poses"), inputs, strict=True)))
+        output = self._reconstruct(frames=self._tf.constant(frames[None], self._tf.float32),
+                                   poses=self._tf.constant(poses[None], self._tf.float32))
         mean = output.get("mean")
         return output["frames"][0].numpy(), output["kl"][0].numpy(), None if mean is None else mean[0].numpy()
 
@@ -99,6 +107,10 @@ def parse_args(argv):
     parser.add_argument("--first_frame", help="PNG of the given frame [the first of --truth]")
     parser.add_argument("--poses", help=f"folder of drawn poses, PNG, or '{STUDIO}' [{STUDIO}]")
     parser.add_argument("--truth", help="folder of the true frames, named like the poses, to compare with")
+    parser.add_argument("--data_dir", help="instead: folder in the lab's layout, to generate its test sequences")
+    parser.add_argument("--split", default="test", help="with --data_dir: test, or a folder with *_img and *_label")
+    parser.add_argument("--out", default="predictions", help="with --data_dir: folder of the GIFs")
+    parser.add_argument("--csv", help="with --data_dir: the lab's submission file to write")
     parser.add_argument("--output", default="prediction.gif", help="GIF to write; curve and table go beside it")
     parser.add_argument("--seed", type=int, default=0, help="of the latents; sample k takes seed + k")
     parser.add_argument("--temperature", type=float, default=1.0, help="scale of the latents; 0: the most likely film")
@@ -114,6 +126,10 @@ def parse_args(argv):
         raise InputError(f"--seed plus --samples must be at most {2**31}, received {args.seed} and {args.samples}")
     if not args.output.lower().endswith(".gif"):
         raise InputError(f"--output must end in .gif, received {args.output}")
+    if args.data_dir and (args.poses or args.first_frame or args.truth or args.samples > 1):
+        raise InputError("--data_dir excludes --poses, --first_frame, --truth and --samples; give one or the other")
+    if args.csv and not args.data_dir:
+        raise InputError("--csv needs --data_dir, the folder in the lab's layout")
     if args.poses in (None, STUDIO) and (args.first_frame or args.truth):
         raise InputError("--first_frame and --truth need --poses FOLDER")
     if args.poses not in (None, STUDIO) and not (args.first_frame or args.truth):

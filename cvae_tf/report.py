@@ -15,13 +15,15 @@ from cvae_tf.tables import markdown
 from cvae_tf.video import side_by_side, write_gif
 
 JSON = "report.json"
+PLOTS = {"psnr": "PSNR per frame", "ssim": "SSIM per frame", "person": "The person and the rest",
+         "sharpness": "Sharpness", "colour_drift": "Colour drift, prior z"}
 COLUMNS = {  # of the main table: key in the summary -> title, format
     "psnr": ("PSNR (dB)", "{:.2f}"), "psnr_of_mean_error": ("dB of mean error", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"),
     "psnr_person": ("person (dB)", "{:.2f}"), "psnr_outside": ("outside (dB)", "{:.2f}"),
     "sharpness": ("sharpness", "{:.2f}"), "colour_drift": ("colour drift", "{:.4f}"),
 }
 EXPLANATION = """PSNR and SSIM are means over frames 1 to T-1 of the value of each frame, all generated from frame 0
-alone; then over sequences. "dB of mean error" is the PSNR of the mean squared error instead. Person: the drawn limbs
+alone. "dB of mean error" is the PSNR of the mean squared error instead. Person: the drawn limbs
 and a margin around them, in frames that have a pose; outside: the rest. Sharpness: gradient energy over the truth's, 1
 is as sharp as the truth. Colour drift: mean absolute difference of a frame's mean colour from the truth's, pixels in
 [0, 1]. Rows marked * have used the true frames that they are compared with: they are no predictions."""
@@ -46,7 +48,8 @@ def check(out):
     Raises:
         InputError: it does.
     """
-    check_replaceable(out, JSON, "earlier report", "--out")
+    written = [JSON, "report.html", "per_frame.csv", *(f"{name}.png" for name in PLOTS)]
+    check_replaceable(out, written, "earlier report", "--out")
 
 
 def versions():
@@ -68,7 +71,7 @@ def write(out, result, evaluated):
     plots = {name: png(figure) for name, figure in figures(result, evaluated).items()}
     with atomic(out) as unfinished:
         unfinished.mkdir()
-        (unfinished / JSON).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        (unfinished / JSON).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_csv(unfinished / "per_frame.csv", *_per_frame(evaluated))
         for name, data in plots.items():
             (unfinished / f"{name}.png").write_bytes(data)
@@ -84,14 +87,14 @@ def _per_frame(evaluated):
             values = np.column_stack([*(series[name] for name in scalars), series["colour_drift"]])
             for t, numbers in enumerate(values):
                 kl = f"{one.kl[t]:.6g}" if row == "posterior" else ""
-                rows.append([one.name, row, t + 1, *("" if np.isnan(x) else f"{x:.6g}" for x in numbers), kl])
+                rows.append([one.name, row, t + 1, *(f"{x:.6g}" if np.isfinite(x) else "" for x in numbers), kl])
     return header, rows
 
 
 # ---------------------------------------------------------------------- plots
 
 def figures(result, evaluated):
-    """Name -> Matplotlib figure, each with a panel a sequence."""
+    """Name, one of `PLOTS` -> Matplotlib figure, each with a panel a sequence."""
     def draw(lines, ylabel):
         panels = {one.name: [line for line in lines(one.series) if line is not None] for one in evaluated}
         return line_figure(panels, "frame", ylabel, columns=2)
@@ -184,8 +187,7 @@ def _html_table(header, rows, keys=None):
     def cells(tag, values):
         return "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in values)
 
-    classes = {"prior": "lead"}
-    body = "".join(f'<tr class="{classes.get(key, "truth" if "*" in row[0] else "")}">{cells("td", row)}</tr>'
+    body = "".join(f'<tr class="{key}">{cells("td", row)}</tr>'
                    for key, row in zip(keys or [""] * len(rows), rows, strict=True))
     return f'<div class="wide"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -207,11 +209,9 @@ def _film(one):
 def _html(result, plots, evaluated):
     settings = ", ".join(f"{name} {result[name]}" for name in ("samples", "seed", "temperature"))
     made_with = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    rows = list(result["titles"])
+    rows = ["lead" if row == "prior" else "truth" if uses else "" for row, uses in result["uses_truth"].items()]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in result["notes"])
-    titles = {"psnr": "PSNR per frame", "ssim": "SSIM per frame", "person": "The person and the rest",
-              "sharpness": "Sharpness", "colour_drift": "Colour drift, prior z"}
-    drawn = "".join(f'<h2>{titles[name]}</h2><img alt="{titles[name]}" src="{_embedded(data, "png")}">'
+    drawn = "".join(f'<h2>{PLOTS[name]}</h2><img alt="{PLOTS[name]}" src="{_embedded(data, "png")}">'
                     for name, data in plots.items())
     title = escape(f"{Path(result['model']).name} on {Path(result['data_dir']).name}, {result['split']}")
     return f"""<!DOCTYPE html>

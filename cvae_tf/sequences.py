@@ -19,13 +19,15 @@ class Sequence:
     """An uncut sequence.
 
     Attributes:
-        name: what it is called in reports.
+        name: what it is called in reports, unlike any other.
         frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t are the same instant.
+        note: what a reader of the numbers should know of it, or nothing.
     """
 
     name: str
     frames: np.ndarray
     poses: np.ndarray
+    note: str = ""
 
 
 def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False):
@@ -40,7 +42,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
 
     Raises:
         InputError: a folder is missing or empty, a frame lacks its pose or a pose its true frame, an image is
-            unreadable, or the images are smaller than the model's frames or of another shape.
+            unreadable, or the images of a folder differ in size or are smaller than the model's frames.
     """
     if data_dir == STUDIO:
         numbers = {"val": [0], "test": STUDIO_TEST}.get(split)
@@ -48,26 +50,43 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
             raise InputError(f"--split must be val or test with --data_dir {STUDIO}, received '{split}'")
         pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety)
         return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
-    root = Path(data_dir)
-    folder = root / split if (root / split).is_dir() else Path(split)
-    if not folder.is_dir():
-        raise InputError(f"{root / split}: no such folder; --split takes val, test or a folder with *_img and *_label")
-    frame_root, pose_root = (_only(folder, kind) for kind in ("img", "label"))
-    found = []
-    for name, frame_folder, pose_folder in _folders(frame_root, pose_root):
+    folder, found = split_folder(data_dir, split), []
+    for name, frame_folder, pose_folder in sequence_folders(folder):
         frame_paths, pose_paths = data.pair(frame_folder, pose_folder)
         poses = len(data.list_images(pose_folder))
         if len(frame_paths) < poses:
             raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
                              "an evaluation needs the true frame of every pose")
-        _check_shapes(frame_paths + pose_paths, height, width)
+        note = _check_sizes(frame_paths, pose_paths, height, width)
         cached = f"{folder.name}_{name}" if name else folder.name
         frames, poses = data.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
-        found += [Sequence(name or f"{frame_paths[a].stem} to {frame_paths[a + n - 1].stem}", frames[a:a + n],
-                           poses[a:a + n]) for a, n in data.uncut(frame_paths) if n > 1]
+        parts = data.uncut(frame_paths)
+        for start, length in parts:
+            span = f"{frame_paths[start].stem} to {frame_paths[start + length - 1].stem}"
+            called = f"{name}: {span}" if name and len(parts) > 1 else name or span
+            if length > 1:
+                cut = slice(start, start + length)
+                found.append(Sequence(called, frames[cut], poses[cut], note))
     if not found:
-        raise InputError(f"{frame_root}: no two frames with consecutive numbers; there is nothing to predict")
+        raise InputError(f"{folder}: no two frames with consecutive numbers; there is nothing to predict")
     return found
+
+
+def split_folder(data_dir, split):
+    """The folder of a split: in ``data_dir`` or, unless it is called val or test, elsewhere.
+
+    Raises:
+        InputError: it is neither.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --data_dir takes a folder in the lab's layout")
+    folder = root / split
+    if not folder.is_dir() and split not in ("val", "test"):
+        folder = Path(split)
+    if not folder.is_dir():
+        raise InputError(f"{root / split}: no such folder; --split takes val, test or a folder with *_img and *_label")
+    return folder
 
 
 def _only(folder, kind):
@@ -78,22 +97,51 @@ def _only(folder, kind):
     return found[0]
 
 
-def _folders(frame_root, pose_root):
-    """(name, frame folder, pose folder) of each sequence; one without a name where the images lie there directly."""
-    below = sorted((path for path in frame_root.iterdir() if path.is_dir() and not path.name.startswith(".")),
-                   key=lambda path: (int("0" + "".join(re.findall(r"\d", path.name))), path.name))
-    if any(path.suffix.lower() == ".png" for path in frame_root.iterdir()) or not below:
+def sequence_folders(folder):
+    """(name, folder of frames, folder of poses) of the sequences of a split, in the order of their numbers.
+
+    One without a name where the images lie directly in ``*_img``.
+
+    Raises:
+        InputError: there is no one ``*_img`` or ``*_label``, or a sequence has frames or poses alone.
+    """
+    frame_root, pose_root = (_only(folder, kind) for kind in ("img", "label"))
+    below, poses_below = ({path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+                          for root in (frame_root, pose_root))
+    images = [path for path in frame_root.glob("*.[pP][nN][gG]") if not path.name.startswith(".")]
+    if images or not below:
         return [("", frame_root, pose_root)]
-    return [(path.name, path, pose_root / path.name) for path in below]
+    for name in sorted(below ^ poses_below):
+        has, lacks = (frame_root, pose_root) if name in below else (pose_root, frame_root)
+        raise InputError(f"{lacks / name}: no such folder, for the sequence in {has / name}")
+    names = sorted(below, key=lambda name: (int("0" + "".join(re.findall(r"\d", name))), name))
+    return [(name, frame_root / name, pose_root / name) for name in names]
 
 
-def _check_shapes(paths, height, width):
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                w, h = image.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: not a readable image ({error}); replace or remove it") from error
-        if w < width or h < height or abs(w * height / (h * width) - 1) > 0.01:
-            raise InputError(f"{path}: {w}x{h} pixels do not scale down to the model's {width}x{height}; give images "
-                             "of that shape, at least as large, or a model trained for these")
+def _check_sizes(frame_paths, pose_paths, height, width):
+    """Refuse images that do not belong together; a note where scaling them changes their shape, or nothing."""
+    sizes = []
+    for paths in (frame_paths, pose_paths):
+        sizes.append(_size(paths[0]))
+        for path in paths:
+            w, h = _size(path)
+            if (w, h) != sizes[-1]:
+                raise InputError(f"{path}: {w}x{h} pixels, where {paths[0].name} has {sizes[-1][0]}x{sizes[-1][1]}; "
+                                 "give images of one size")
+            if w < width or h < height:
+                raise InputError(f"{path}: {w}x{h} pixels are fewer than the model's {width}x{height}; give larger "
+                                 "images, or a model trained for these")
+    (w, h), (pose_w, pose_h) = sizes
+    if abs(w * pose_h / (h * pose_w) - 1) > 0.01:
+        raise InputError(f"{pose_paths[0]}: {pose_w}x{pose_h} pixels are not of the shape of the frames, {w}x{h}")
+    if abs(w * height / (h * width) - 1) > 0.01:
+        return f"Images of {w}x{h} pixels were squeezed into the model's {width}x{height}, as in training."
+    return ""
+
+
+def _size(path):
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error}); replace or remove it") from error

@@ -5,12 +5,13 @@ after the other, then `compare`. Given again, the command continues where it sto
 """
 
 import dataclasses
+import json
 import sys
 import time
 from pathlib import Path
 
 from cvae_tf import errors
-from cvae_tf.config import RunFolders, load_config, normalise_flags, parse_train_args, parser_for
+from cvae_tf.config import RunFolders, normalise_flags, parse_train_args, parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, read_csv
 from cvae_tf.schedules import KL_ANNEAL_TYPES
@@ -56,21 +57,7 @@ def study(config, out, minutes_per_run=0.0):
     Raises:
         InputError: ``out`` holds another study, or a run cannot be trained.
     """
-    settings = Path(out) / "study.json"
-    if settings.exists():
-        common = load_config(settings)
-        asked = dataclasses.replace(config, steps_per_epoch=common.steps_per_epoch) if minutes_per_run else config
-        if asked != common:
-            name = next(n for n in vars(common) if getattr(common, n) != getattr(asked, n))
-            raise InputError(f"{out}: this study was begun with --{name} {getattr(common, name)}, now it is "
-                             f"{getattr(asked, name)}; give the same value, or another --out")
-    else:
-        if minutes_per_run:
-            config = dataclasses.replace(config, steps_per_epoch=steps_for(config, minutes_per_run))
-        common = config
-        with atomic(settings) as unfinished:
-            unfinished.write_text(common.to_json())
-    runs = plan(common, out)
+    runs = plan(_settle(config, out, minutes_per_run), out)
     began, trained = time.monotonic(), 0
     for number, run in enumerate(runs, 1):
         name = Path(run.run_dir).name
@@ -89,10 +76,39 @@ def study(config, out, minutes_per_run=0.0):
     print(f"TensorBoard   tensorboard --logdir {Path(out) / 'runs'}   (the page HParams lists settings and PSNR)")
 
 
+def _settle(config, out, minutes_per_run):
+    """What all runs have in common: written down at the start of a study, and what is there when it is continued."""
+    settings = Path(out) / "study.json"
+    if settings.exists():
+        try:
+            saved = json.loads(settings.read_text())
+            asked = {"minutes_per_run": minutes_per_run, **dataclasses.asdict(config)}
+            if minutes_per_run == saved["minutes_per_run"] > 0:
+                asked["steps_per_epoch"] = saved["steps_per_epoch"]
+            differ = [name for name in asked if asked[name] != saved[name]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{settings}: not the settings of a study ({error}); choose another --out") from error
+        if differ:
+            raise InputError(f"{out}: this study was begun with --{differ[0]} {saved[differ[0]]}, now it is "
+                             f"{asked[differ[0]]}; give the same value, or another --out")
+        return dataclasses.replace(config, steps_per_epoch=saved["steps_per_epoch"])
+    from cvae_tf import data
+
+    data.training_clips(config, data.load_footage(config, "train"))  # before anything is written
+    data.load_footage(config, "val").longest(config.val_vi_len)
+    if minutes_per_run:
+        config = dataclasses.replace(config, steps_per_epoch=steps_for(config, minutes_per_run))
+    with atomic(settings) as unfinished:
+        unfinished.write_text(json.dumps({"minutes_per_run": minutes_per_run, **dataclasses.asdict(config)}, indent=2))
+    return config
+
+
 def _train(config):
     import keras  # with TensorFlow: not where all is done
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api as hparams
 
-    from cvae_tf.training import hparams, tf, train
+    from cvae_tf.training import train
 
     runs = Path(config.run_dir).parent
     if not list(runs.glob("*tfevents*")):  # what the HParams page shows of all that a run has

@@ -10,7 +10,7 @@ def psnr_table(curves):
 
 def markdown(header, rows):
     """A Markdown table whose columns are aligned; the first column to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    cells = [[str(cell).replace("|", "/").replace("\n", " ") for cell in row] for row in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = [[cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(
         zip(row, widths, strict=True))] for row in cells]

@@ -12,28 +12,34 @@ import tensorflow as tf  # noqa: E402
 from tensorboard.plugins.hparams import api as hparams  # noqa: E402
 
 from cvae_tf import callbacks, data  # noqa: E402
+from cvae_tf.adam import Adam  # noqa: E402
 from cvae_tf.config import load_config, run_folders  # noqa: E402
 from cvae_tf.errors import InputError  # noqa: E402
-from cvae_tf.export import save_model  # noqa: E402
+from cvae_tf.export import MODEL_FILES, save_model  # noqa: E402
 from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
 from cvae_tf.unet import UNet  # noqa: E402
 
 
-def build_model(config, clips):
-    """The model of ``config``, built and compiled, with the learning-rate schedule over all of its steps."""
+def build_network(config):
+    """The network of ``config``, built, with the initial weights of its seed."""
     keras.utils.set_random_seed(config.seed)
     if config.network == "lab":
-        network = LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim)
+        network = LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm)
     else:
         network = UNet(config.width, config.N_dim)
     network.build((config.frame_H, config.frame_W, 3))
-    model = CVAE(network, seed=config.seed, tfr_draw=config.tfr_draw, clip_norm=config.clip_norm,
+    return network
+
+
+def build_model(config, clips):
+    """The model of ``config``, built and compiled, with the learning-rate schedule over all of its steps."""
+    model = CVAE(build_network(config), seed=config.seed, tfr_draw=config.tfr_draw, clip_norm=config.clip_norm,
                  gradient_through_time=config.gradient_through_time)
     rate = _learning_rate(config, clips)
     if config.optim == "Adam":
-        optimizer = keras.optimizers.Adam(rate, epsilon=1e-8)  # PyTorch's epsilon
+        optimizer = Adam(rate, epsilon=1e-8)  # PyTorch's epsilon
     else:
         optimizer = keras.optimizers.AdamW(rate, epsilon=1e-8, weight_decay=config.weight_decay)
     model.compile(optimizer, jit_compile=False)  # XLA is many times slower for this loop on a CPU
@@ -59,7 +65,7 @@ def _learning_rate(config, clips):
 def _open_run(config, folders):
     """Make the run's folder and its ``config.json``, or check that an existing one agrees; nothing else is touched."""
     export = folders.export
-    check_replaceable(export, "saved_model.pb", "exported model", "--export_dir")
+    check_replaceable(export, MODEL_FILES, "exported model", "--export_dir")
     if folders.config.exists():
         saved = load_config(folders.config)
         free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr"}
@@ -139,6 +145,7 @@ def _train(config):
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
         _fit(model, clips, config, first_step, [callbacks.EpochSchedules(config), callbacks.StopWhenNotFinite(), limit,
                                                 callbacks.Progress(), validate, record, board, checkpoints])
+    if first_step < last_step or not folders.last_model.exists():
         save_model(model, folders.last_model, config)
     _report(model, clips, config, folders, validate, began)
 

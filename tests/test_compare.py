@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from cvae_tf import plots
 from cvae_tf.callbacks import COLUMNS
-from cvae_tf.compare import ANNEALING, FORCING, compare, figures, labels, load_run, panels_by, table
+from cvae_tf.compare import ANNEALING, FIGURES, FORCING, compare, figures, labels, load_run, panels_by, table
 from cvae_tf.config import PRESETS, Config, RunFolders
 from cvae_tf.errors import InputError
 from cvae_tf.files import write_csv
@@ -62,19 +62,19 @@ def test_a_study_is_drawn_in_a_panel_for_each_setting_of_the_other_schedule(stud
     drawn = _drawn(made["1_training_loss_by_teacher_forcing"])
     assert list(drawn) == ["Cyclical", "Monotonic", "WithoutKL"]
     for panel in drawn.values():
-        assert list(panel) == ["tfr 1, -0.1 an epoch", "tfr 0.5, constant", "tfr 0"]
+        assert list(panel) == ["tfr 1.0, -0.1 an epoch", "tfr 0.5, not decaying", "tfr 0.0"]
     drawn = _drawn(made["3_training_loss_by_annealing"])
-    assert list(drawn) == ["tfr 1, -0.1 an epoch", "tfr 0.5, constant", "tfr 0"]
+    assert list(drawn) == ["tfr 1.0, -0.1 an epoch", "tfr 0.5, not decaying", "tfr 0.0"]
     run = study_runs[5]  # Monotonic, tfr 0
-    x, y = drawn["tfr 0"]["Monotonic"]
+    x, y = drawn["tfr 0.0"]["Monotonic"]
     assert x == list(range(1, 21)) and y == run.epochs["loss"].tolist()
-    assert _drawn(made["6_mse"])["tfr 0"]["Monotonic"][1] == run.epochs["mse"].tolist()
-    assert _drawn(made["7_kl"])["tfr 0"]["Monotonic"][1] == run.epochs["kl"].tolist()
+    assert _drawn(made["6_mse"])["tfr 0.0"]["Monotonic"][1] == run.epochs["mse"].tolist()
+    assert _drawn(made["7_kl"])["tfr 0.0"]["Monotonic"][1] == run.epochs["kl"].tolist()
 
 
 def test_validations_are_drawn_at_their_epochs_with_copy_first(study_runs):
     drawn = _drawn(figures(study_runs)["2_validation_psnr_by_teacher_forcing"])["WithoutKL"]
-    x, y = drawn["tfr 0.5, constant"]
+    x, y = drawn["tfr 0.5, not decaying"]
     assert x == list(range(2, 21, 2))
     np.testing.assert_allclose(y, [20 - (epoch - 1 - 7) ** 2 / 10 + 0.7 for epoch in x])
     assert drawn["copy-first"][1] == [16.0] * 10
@@ -85,9 +85,9 @@ def test_each_schedule_is_drawn_once(study_runs):
     (beta,), (forcing,) = (_drawn(made[name]).values() for name in ("4_beta", "8_teacher_forcing_ratio"))
     assert {name: y for name, (_, y) in beta.items()} == {
         kind: beta_table(kind, 20, 7, 1.0) for kind in ("Cyclical", "Monotonic", "WithoutKL")}
-    np.testing.assert_allclose(forcing["tfr 1, -0.1 an epoch"][1], [1] * 10 + [1 - 0.1 * i for i in range(1, 11)],
+    np.testing.assert_allclose(forcing["tfr 1.0, -0.1 an epoch"][1], [1] * 10 + [1 - 0.1 * i for i in range(1, 11)],
                                atol=1e-9)
-    assert forcing["tfr 0.5, constant"][1] == [0.5] * 20 and len(forcing) == 3
+    assert forcing["tfr 0.5, not decaying"][1] == [0.5] * 20 and len(forcing) == 3
 
 
 def test_psnr_per_frame_has_copy_first_as_a_thin_grey_line(study_runs):
@@ -101,10 +101,15 @@ def test_psnr_per_frame_has_copy_first_as_a_thin_grey_line(study_runs):
 
 
 def test_every_figure_has_labelled_axes_and_units(study_runs):
-    for name, figure in figures(study_runs).items():
-        assert any(axes.get_xlabel() in ("epoch", "frame") for axes in figure.axes), name
-        shown = figure.axes[0].get_ylabel()
-        assert shown and ("PSNR" not in shown or "(dB)" in shown) and ("KL (" not in shown or "nats" in shown), name
+    units = {"1": "(MSE + beta x nats)", "2": "(dB)", "3": "(MSE + beta x nats)", "4": "(1 per nat)", "5": "(dB)",
+             "6": "(pixels in [0, 1])", "7": "(nats per clip)", "8": "ratio"}
+    made = figures(study_runs)
+    assert set(made) == set(FIGURES)
+    for name, figure in made.items():
+        below = [axes for axes in figure.axes if axes.get_subplotspec().is_last_row()]
+        left = [axes for axes in figure.axes if axes.get_subplotspec().is_first_col()]
+        assert {axes.get_xlabel() for axes in below} == {"frame" if name[0] == "5" else "epoch"}
+        assert all(axes.get_ylabel().endswith(units[name[0]]) for axes in left), name
 
 
 def test_labels_name_only_what_differed_and_had_an_effect(tmp_path):
@@ -114,6 +119,29 @@ def test_labels_name_only_what_differed_and_had_an_effect(tmp_path):
     assert labels([a, b]) == ["width 24", "width 32"]  # cycles without Cyclical and a decay of 0 had no effect
     assert labels([a, a]) == ["", ""]
     assert [row[1] for row in table([a, dataclasses.replace(a, name="a2")])[1]] == ["a", "a2"]
+
+
+def test_data_sets_and_runs_of_one_name_are_told_apart(tmp_path):
+    base = dict(PRESETS["demo"], num_epoch=2)
+    folders = [_write_run(tmp_path / where / "demo-1", Config(**base, data_dir=f"/{where}/LAB")) for where in "xy"]
+    compare([*folders, folders[0]], tmp_path / "out")  # one of them twice
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [(row["run"], row["settings"]) for row in rows] == [("x/demo-1", "/x/LAB"), ("y/demo-1", "/y/LAB")]
+
+
+def test_schedules_of_other_lengths_are_both_drawn(tmp_path):
+    runs = [load_run(_write_run(tmp_path / str(n), dataclasses.replace(STUDY, num_epoch=n))) for n in (10, 20)]
+    (beta,) = _drawn(figures(runs)["4_beta"]).values()
+    assert {name: y for name, (_, y) in beta.items()} == {f"num_epoch {n}": beta_table("Cyclical", n, 7, 1.0)
+                                                          for n in (10, 20)}
+
+
+def test_a_run_called_like_a_curve_or_with_a_dollar_is_drawn_as_any(tmp_path):
+    folders = [_write_run(tmp_path / name, STUDY) for name in ("prior", "a$_$b")]
+    compare(folders, tmp_path / "out")
+    lines = figures([load_run(folder) for folder in folders])["5_psnr_per_frame"].axes[0].get_lines()
+    widths = {line.get_label(): line.get_linewidth() for line in lines}
+    assert widths["prior"] == widths["a$_$b"] > widths["copy-first"]
 
 
 def test_runs_of_other_lengths_networks_and_unfinished_ones_compare(tmp_path):
@@ -161,7 +189,15 @@ def test_what_is_no_run_is_refused_and_nothing_is_written(study_folders, tmp_pat
     refused("holds no rows with the columns", tmp_path / "folder")
     write_csv(tmp_path / "folder" / "metrics.csv", COLUMNS, [["x"] * len(COLUMNS)])
     refused("holds something that is no number", tmp_path / "folder")
+    (tmp_path / "folder" / "metrics.csv").write_text(",".join(COLUMNS) + "\n1,2\n")
+    refused("line 2 has another number of cells than the first; is this file whole", tmp_path / "folder")
     refused("is no earlier comparison", study_folders[0], out=tmp_path / "folder")
+    refused("is no earlier comparison", study_folders[0], out=study_folders[0].parent)
+    (tmp_path / "mine").mkdir()
+    for name in ("table.csv", "thesis.txt"):
+        (tmp_path / "mine" / name).write_text("mine")
+    refused("with the thesis.txt in it", study_folders[0], out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
 
 
 def test_panels_fall_back_to_one_where_the_factor_does_not_tell_runs_apart(study_runs):

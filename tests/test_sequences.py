@@ -68,11 +68,11 @@ def test_what_cannot_be_evaluated_is_refused_with_the_place(tmp_path, lab_tree):
         with pytest.raises(InputError, match=message):
             load_sequences(root, split, size.get("height", 32), size.get("width", 64))
 
-    refused("nothing: no such folder", root=tmp_path / "nothing", split=str(tmp_path / "nothing"))
+    refused("nothing: no such folder", root=tmp_path / "nothing", split=str(lab_tree / "val"))
+    refused("elsewhere: no such folder", root=lab_tree, split="elsewhere")
     refused("--split must be val or test", root="studio", split="train")
     refused("1 true frames for 40 poses", root=lab_tree, split="test")  # the lab hands out the first frame only
-    refused("64x32 pixels do not scale down to the model's 128x64", root=lab_tree, height=64, width=128)
-    refused("64x32 pixels do not scale down to the model's 32x32", root=lab_tree, height=32, width=32)
+    refused("64x32 pixels are fewer than the model's 128x64", root=lab_tree, height=64, width=128)
     _both(tmp_path / "data", "val", [1, 3, 5])
     refused("no two frames with consecutive numbers")
     (tmp_path / "data" / "val" / "val_label" / "frame0003.png").unlink()
@@ -89,5 +89,47 @@ def test_what_cannot_be_evaluated_is_refused_with_the_place(tmp_path, lab_tree):
 def test_images_of_two_sizes_are_refused(tmp_path):
     _both(tmp_path, "val", [1, 2])
     _write(tmp_path / "val" / "val_img", [2], size=(100, 100))
-    with pytest.raises(InputError, match="frame0002.png: 100x100 pixels do not scale down"):
+    with pytest.raises(InputError, match="frame0002.png: 100x100 pixels, where frame0001.png has 64x32"):
         load_sequences(tmp_path, "val", 32, 64)
+
+
+def test_frames_and_poses_of_different_shapes_are_refused_and_of_different_sizes_are_not(tmp_path):
+    _write(tmp_path / "val" / "val_img", [1, 2])
+    _write(tmp_path / "val" / "val_label", [1, 2], size=(256, 128))
+    assert load_sequences(tmp_path, "val", 32, 64)[0].poses.shape == (2, 32, 64, 3)
+    _write(tmp_path / "val" / "val_label", [1, 2], size=(128, 128))
+    with pytest.raises(InputError, match="128x128 pixels are not of the shape of the frames, 64x32"):
+        load_sequences(tmp_path, "val", 32, 64)
+
+
+def test_footage_of_another_shape_is_squeezed_as_in_training_and_said_so(tmp_path):
+    _both(tmp_path, "val", [1, 2], size=(80, 60))
+    (only,) = load_sequences(tmp_path, "val", 32, 64)
+    assert only.frames.shape == (2, 32, 64, 3) and "80x60 pixels were squeezed" in only.note
+
+
+def test_a_cut_within_a_numbered_folder_gives_two_names(tmp_path):
+    _both(tmp_path, "test", [1, 2, 5, 6, 7], below="0")
+    assert [one.name for one in load_sequences(tmp_path, "test", 32, 64)] == [
+        "0: frame0001 to frame0002", "0: frame0005 to frame0007"]
+
+
+def test_a_sequence_of_frames_or_poses_alone_is_refused(tmp_path):
+    _both(tmp_path, "test", [1, 2], below="0")
+    _write(tmp_path / "test" / "test_label" / "1", [1, 2])
+    with pytest.raises(InputError, match="test_img/1: no such folder, for the sequence in .*test_label/1"):
+        load_sequences(tmp_path, "test", 32, 64)
+
+
+def test_val_is_never_taken_from_elsewhere(tmp_path, monkeypatch):
+    _both(tmp_path, "val", [1, 2])
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="data/val: no such folder"):
+        load_sequences("data", "val", 32, 64)
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    _both(tmp_path, "test", [1, 2], below="0")
+    (tmp_path / "test" / "test_img" / "._x.png").write_bytes(b"")
+    assert [one.name for one in load_sequences(tmp_path, "test", 32, 64)] == ["0"]

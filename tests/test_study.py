@@ -88,9 +88,18 @@ def test_minutes_per_run_choose_one_number_of_steps_for_all_runs(trained, tmp_pa
         study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
     study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
     assert measured == [2.0]  # once, at the beginning
+    for minutes in (0.0, 3.0):
+        with pytest.raises(InputError, match="was begun with --minutes_per_run 2.0"):
+            study.study(STUDY, tmp_path / "out", minutes_per_run=minutes)
     steps = {json.loads((folder / "config.json").read_text())["steps_per_epoch"]
              for folder in (tmp_path / "out" / "runs").glob("*-tfr-*")}
     assert steps == {17}
+
+
+def test_a_study_of_what_cannot_be_read_writes_nothing(trained, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        study.study(dataclasses.replace(STUDY, data_dir=str(tmp_path / "nowhere")), tmp_path / "out")
+    assert not list(tmp_path.iterdir()) and not trained
 
 
 def test_steps_for_measures_this_machine(monkeypatch):
