@@ -4,10 +4,12 @@ import sys
 
 from cvae_tf import errors
 from cvae_tf.prediction import parse_args, predict
+from cvae_tf.submission import predict_split
 
 
 def main():
-    predict(parse_args(sys.argv[1:]))
+    args = parse_args(sys.argv[1:])
+    predict_split(args) if args.data_dir else predict(args)
 
 
 if __name__ == "__main__":
