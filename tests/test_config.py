@@ -40,7 +40,7 @@ def test_every_preset_resolves_and_survives_json(preset, tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--preset", "nonsense"], "--preset must be one of demo, debug, lab, best"),
+    (["--preset", "nonsense"], "--preset must be one of demo, debug, lab, study, best"),
     (["--network", "resnet"], "--network must be one of unet, lab"),
     (["--num_epoch", "0"], "--num_epoch must be at least 1, received 0"),
     (["--num_epoch", "three"], "num_epoch.*three"),

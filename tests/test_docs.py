@@ -7,13 +7,14 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from cvae_tf import compare, evaluate, prediction, study
+from cvae_tf import compare, evaluate, export_torch, import_torch, prediction, study
 from cvae_tf.config import parse_train_args
 
 NOTEBOOK = json.loads((ROOT / "notebooks" / "colab.ipynb").read_text())
 SHOWN = (ROOT / "README.md").read_text() + "\n" + "\n".join(
     "".join(cell["source"]).replace("!", "") for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
-PARSERS = {"train.py": parse_train_args, "predict.py": prediction.parse_args, "cvae_tf.evaluate": evaluate.parse_args,
+PARSERS = {"cvae_tf.import_torch": import_torch.parse_args, "cvae_tf.export_torch": export_torch.parse_args,
+           "train.py": parse_train_args, "predict.py": prediction.parse_args, "cvae_tf.evaluate": evaluate.parse_args,
            "cvae_tf.compare": compare.parse_args, "cvae_tf.study": study.parse_args}
 COMMANDS = sorted(set(re.findall(r"^python (?:-m )?((?:train\.py|predict\.py|cvae_tf\.(?!studio)\w+).*)$", SHOWN,
                                  re.MULTILINE)))
@@ -28,7 +29,7 @@ def test_commands_in_readme_and_notebook_are_accepted(command, tmp_path, monkeyp
 
 def test_flags_named_in_the_readme_exist():
     known = "".join((ROOT / "cvae_tf" / f"{name}.py").read_text()
-                    for name in ("config", "prediction", "evaluate", "compare", "study"))
+                    for name in ("config", "prediction", "evaluate", "compare", "study", "import_torch"))
     flags = set(re.findall(r"`--([a-z_A-Z]+)", (ROOT / "README.md").read_text())) - {"help"}
     assert len(flags) > 5
     for flag in flags:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import metadata
 from test_compare import STUDY, _write_run
 
-from cvae_tf import study, training
+from cvae_tf import compare, study, training
 from cvae_tf.config import RunFolders
 from cvae_tf.errors import InputError
 
@@ -84,6 +84,7 @@ def test_another_study_in_the_same_folder_is_refused(trained, tmp_path):
 def test_minutes_per_run_choose_one_number_of_steps_for_all_runs(trained, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(study, "steps_for", lambda config, minutes: measured.append(minutes) or 17)
+    monkeypatch.setattr(compare, "compare", lambda runs, out: None)
     with pytest.raises(KeyboardInterrupt):
         study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
     study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
