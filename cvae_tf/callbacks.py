@@ -181,7 +181,9 @@ def _number(value):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Save everything that the run's future depends on: after each epoch, each few minutes, and on stopping.
+    """Save everything that the run's future depends on: after an epoch, each few minutes, and on stopping.
+
+    Epochs shorter than ten seconds share a checkpoint, which would else take longer than they do.
 
     Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress and the best validation. The
     order of clips and all noise are functions of the seed and the step, so a restored run continues as if it had
@@ -228,7 +230,9 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.save()
+        last = epoch + 1 == self.params["epochs"] or self.model.stop_training
+        if last or time.monotonic() - self.saved >= 10:
+            self.save()
 
     def save(self):
         """Save now."""

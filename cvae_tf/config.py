@@ -135,7 +135,7 @@ PRESETS = {
                 kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0),
     # One run of the seed's study, small: its schedules over its 70 epochs, on few steps each.
-    "study": dict(num_epoch=70, steps_per_epoch=6, val_every=10, width=16, kl_anneal_type="Cyclical",
+    "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
                   kl_anneal_ratio=1.0, tfr=1.0),
     # What works best on the lab's data.
     "best": dict(num_epoch=70, val_every=10, width=32),

@@ -34,7 +34,7 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
     Args:
         panels: title of a panel -> its `Line` list. A label looks alike in all panels.
         xlabel, ylabel: with the unit in brackets.
-        log: draw y logarithmically.
+        log: draw y logarithmically, unless nothing in a panel is above 0.
         columns: panels in a row, at most.
 
     Returns:
@@ -58,7 +58,7 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # frames and epochs
         axes.label_outer()
         axes.grid(alpha=0.3)
-        if log:
+        if log and any(np.any(np.asarray(line.y) > 0) for line in lines):
             axes.set_yscale("log")
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     handles = {label: handles[label] for label in sorted(handles, key=lambda label: label not in labels)}  # faint last

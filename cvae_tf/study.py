@@ -104,11 +104,10 @@ def _settle(config, out, minutes_per_run):
 
 
 def _train(config):
-    import keras  # with TensorFlow: not where all is done
+    from cvae_tf.training import train  # isort: skip  # first: it quietens TensorFlow, whose import takes seconds
+    import keras
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
-
-    from cvae_tf.training import train
 
     runs = Path(config.run_dir).parent
     if not list(runs.glob("*tfevents*")):  # what the HParams page shows of all that a run has

@@ -62,11 +62,12 @@ def test_metrics_have_a_row_an_epoch_with_the_values_in_use(finished):
 
 
 def test_tensorboard_has_the_curves_and_the_films(finished):
-    seen = {}
+    seen, folders = {}, {}
     for path in (finished / "run" / "tensorboard").rglob("*tfevents*"):
         for record in tf.compat.v1.train.summary_iterator(str(path)):
             for value in record.summary.value:
-                seen[value.tag] = value
+                seen[value.tag], folders[value.tag] = value, path.parent.name
+    assert folders["epoch_psnr_prior"] == "validation"  # where a study's HParams page looks for it
     scalars = {"loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "psnr_prior", "psnr_posterior", "psnr_copy_first"}
     assert {f"epoch_{name}" for name in scalars} <= seen.keys()
     assert seen["free_running"].tensor.string_val[2][:6] == b"GIF89a"
