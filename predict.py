@@ -9,7 +9,7 @@ from cvae_tf.submission import predict_split
 
 def main():
     args = parse_args(sys.argv[1:])
-    predict_split(args) if args.data_dir else predict(args)
+    predict(args) if args.data_dir is None else predict_split(args)
 
 
 if __name__ == "__main__":

@@ -14,5 +14,7 @@ class Adam(keras.optimizers.Adam):
         epsilon = self.epsilon
         step = tf.cast(self.iterations + 1, variable.dtype)
         self.epsilon = epsilon * tf.sqrt(1 - self.beta_2**step)  # which Keras divides by that root
-        super().update_step(gradient, variable, learning_rate)
-        self.epsilon = epsilon
+        try:
+            super().update_step(gradient, variable, learning_rate)
+        finally:
+            self.epsilon = epsilon

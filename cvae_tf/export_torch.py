@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from cvae_tf import errors
+from cvae_tf.checkpoint_file import import_pytorch, write_checkpoint
 from cvae_tf.config import load_config, normalise_flags, parser_for
 from cvae_tf.errors import InputError
-from cvae_tf.schedules import teacher_forcing_ratio
+from cvae_tf.schedules import milestone_factor, teacher_forcing_ratio
 
 
 def parse_args(argv):
@@ -27,7 +28,9 @@ def parse_args(argv):
 
 
 def export_torch(args):
-    """Read the SavedModel and write the checkpoint.
+    """Read the SavedModel and write the checkpoint, with the teacher-forcing ratio and learning rate of its epoch.
+
+    The rate of a cosine is given as its highest, since the template knows no cosine.
 
     Raises:
         InputError: the model is missing or is not the lab's network, PyTorch is missing, or the file exists already or
@@ -39,19 +42,21 @@ def export_torch(args):
     config = load_config(model / "config.json")
     if config.network != "lab":
         raise InputError(f"{model}: its network is '{config.network}'; the template loads only the lab's")
-    from cvae_tf.lab_checkpoint import state_of, write_checkpoint
+    import_pytorch()  # rather now than after TensorFlow
+    from cvae_tf.training import build_network  # isort: skip  # first: it quietens TensorFlow, whose import takes seconds
+    from cvae_tf.lab_checkpoint import state_of
     from cvae_tf.prediction import Generator
-    from cvae_tf.training import build_network
 
     weights = Generator(model).weights
     network = build_network(config)
     for variable, weight in zip(network.weights, weights, strict=True):
         variable.assign(weight)
     number = re.search(r"epoch=(\d+)", out.name)
-    last_epoch = int(number[1]) if number else config.num_epoch
+    last_epoch = int(number[1]) if number else config.num_epoch - 1
     tfr = teacher_forcing_ratio(last_epoch, config.tfr, config.tfr_sde, config.tfr_d_step)
-    write_checkpoint(out, state_of(network), config.lr, tfr, last_epoch)
-    print(f"{out}: state_dict of {len(network.weights)} tensors, lr {config.lr}, tfr {tfr}, last_epoch {last_epoch}")
+    lr = config.lr * (milestone_factor(last_epoch) if config.lr_schedule == "milestones" else 1)
+    write_checkpoint(out, state_of(network), lr, tfr, last_epoch)
+    print(f"{out}: state_dict of {len(network.weights)} tensors, lr {lr:g}, tfr {tfr:g}, last_epoch {last_epoch}")
 
 
 def main():

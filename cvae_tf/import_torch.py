@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from cvae_tf import errors
+from cvae_tf.checkpoint_file import read_checkpoint
 from cvae_tf.config import PRESETS, Config, normalise_flags, parser_for
 from cvae_tf.errors import InputError
+from cvae_tf.files import check_replaceable
 
 
 def parse_args(argv):
@@ -42,18 +44,19 @@ def import_torch(args, config):
     Raises:
         InputError: the checkpoint cannot be read or does not fit, or the folder exists or cannot be written.
     """
-    from cvae_tf.lab_checkpoint import dimensions_of, load_state, read_checkpoint
-
+    check_replaceable(args.out, (), "empty folder", "--out")
     out = Path(args.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; choose another --out or remove it")
-    state = read_checkpoint(args.checkpoint)
+    state, settings = read_checkpoint(args.checkpoint)
+    from cvae_tf.training import build_network  # isort: skip  # first: it quietens TensorFlow, whose import takes seconds
     from cvae_tf.export import save_model
+    from cvae_tf.lab_checkpoint import dimensions_of, load_state
     from cvae_tf.model import CVAE
-    from cvae_tf.training import build_network
 
     try:
-        config = dataclasses.replace(config, **dimensions_of(state))
+        # What the template would go on with; `export_torch` hands it back.
+        kept = dict(lr=float(settings.get("lr", config.lr)), tfr=min(1.0, max(0.0, float(settings.get("tfr", 0.0)))),
+                    num_epoch=int(settings.get("last_epoch", 0)) + 1)
+        config = dataclasses.replace(config, **dimensions_of(state), **kept, lr_schedule="constant", tfr_d_step=0.0)
         model = CVAE(build_network(config))
         load_state(model.network, state)
     except InputError as error:

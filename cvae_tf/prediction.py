@@ -108,10 +108,10 @@ def parse_args(argv):
     parser.add_argument("--poses", help=f"folder of drawn poses, PNG, or '{STUDIO}' [{STUDIO}]")
     parser.add_argument("--truth", help="folder of the true frames, named like the poses, to compare with")
     parser.add_argument("--data_dir", help="instead: folder in the lab's layout, to generate its test sequences")
-    parser.add_argument("--split", default="test", help="with --data_dir: test, or a folder with *_img and *_label")
-    parser.add_argument("--out", default="predictions", help="with --data_dir: folder of the GIFs")
+    parser.add_argument("--split", help="with --data_dir: test, or a folder with *_img and *_label [test]")
+    parser.add_argument("--out", help="with --data_dir: folder of the GIFs [predictions]")
     parser.add_argument("--csv", help="with --data_dir: the lab's submission file to write")
-    parser.add_argument("--output", default="prediction.gif", help="GIF to write; curve and table go beside it")
+    parser.add_argument("--output", help="GIF to write; curve and table go beside it [prediction.gif]")
     parser.add_argument("--seed", type=int, default=0, help="of the latents; sample k takes seed + k")
     parser.add_argument("--temperature", type=float, default=1.0, help="scale of the latents; 0: the most likely film")
     parser.add_argument("--samples", type=int, default=1, help="films to draw, side by side")
@@ -124,12 +124,16 @@ def parse_args(argv):
             raise InputError(f"--{name} must be from {low} to {high}, received {getattr(args, name)}")
     if args.seed + args.samples > 2**31:
         raise InputError(f"--seed plus --samples must be at most {2**31}, received {args.seed} and {args.samples}")
+    split = args.data_dir is not None
+    misplaced = [name for name in (("poses", "first_frame", "truth", "output") if split else ("split", "out", "csv"))
+                 if getattr(args, name) is not None]
+    if split and args.samples > 1:
+        misplaced.append("samples")
+    if misplaced:
+        raise InputError(f"--{misplaced[0]} cannot be given {'with' if split else 'without'} --data_dir")
+    args.split, args.out, args.output = args.split or "test", args.out or "predictions", args.output or "prediction.gif"
     if not args.output.lower().endswith(".gif"):
         raise InputError(f"--output must end in .gif, received {args.output}")
-    if args.data_dir and (args.poses or args.first_frame or args.truth or args.samples > 1):
-        raise InputError("--data_dir excludes --poses, --first_frame, --truth and --samples; give one or the other")
-    if args.csv and not args.data_dir:
-        raise InputError("--csv needs --data_dir, the folder in the lab's layout")
     if args.poses in (None, STUDIO) and (args.first_frame or args.truth):
         raise InputError("--first_frame and --truth need --poses FOLDER")
     if args.poses not in (None, STUDIO) and not (args.first_frame or args.truth):

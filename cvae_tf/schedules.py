@@ -37,6 +37,14 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop):
     return table
 
 
+MILESTONES = (2, 5)  # epochs of the lab's template, each of which divides the learning rate by 10
+
+
+def milestone_factor(epoch):
+    """What the learning rate is multiplied by in ``epoch`` (0, 1, ...) with ``--lr_schedule milestones``."""
+    return 0.1 ** sum(epoch >= milestone for milestone in MILESTONES)
+
+
 def teacher_forcing_ratio(epoch, tfr, tfr_sde, tfr_d_step):
     """Teacher-forcing ratio in use in ``epoch`` (0, 1, ...): ``tfr`` until epoch ``tfr_sde`` lowers it, floor 0."""
     return max(0.0, tfr - tfr_d_step * max(0, epoch - tfr_sde + 1))

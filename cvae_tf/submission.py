@@ -3,6 +3,7 @@
 ``python predict.py --model saved_models/NAME --data_dir ROOT --split test --out DIR [--csv submission.csv]``
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,19 @@ def test_sequences(data_dir, split):
     The first pose is the given frame's own, wherever the numbers start, as in the lab.
 
     Raises:
-        InputError: a folder is missing or empty, or a sequence has fewer than two poses.
+        InputError: a folder is missing or empty, or a sequence has fewer than two poses or a gap in their numbers.
     """
     found = []
     for name, frames, poses in sequence_folders(split_folder(data_dir, split)):
         first, pose_paths = data.list_images(frames)[0], data.list_images(poses)
         if len(pose_paths) < 2:
             raise InputError(f"{poses}: only one pose, the given frame's own; give at least one more")
+        runs = data.uncut(pose_paths)
+        if len(runs) > 1:
+            raise InputError(f"{poses}: the numbers have a gap after {pose_paths[runs[0][1] - 1].name}; a sequence has "
+                             "one frame given and consecutive poses")
+        if first.name != pose_paths[0].name:
+            print(f"{poses}: {pose_paths[0].name} is taken for the pose of the given frame, {first.name}", flush=True)
         found.append((name, first, pose_paths))
     return found
 
@@ -43,8 +50,12 @@ def predict_split(args):
     Raises:
         InputError: an input is missing or unreadable, or an output cannot be written.
     """
-    if args.csv and not Path(args.csv).absolute().parent.is_dir():
-        raise InputError(f"{args.csv}: there is no folder {Path(args.csv).parent}; make it, or choose another --csv")
+    if args.csv is not None:
+        folder = Path(args.csv).absolute().parent
+        if folder != Path(args.out).absolute() and not folder.is_dir():
+            raise InputError(f"{args.csv}: there is no folder {folder}; make it, or choose another --csv")
+        if Path(args.csv).is_dir() or folder.is_dir() and not os.access(folder, os.W_OK):
+            raise InputError(f"{args.csv}: no file can be written there; choose another --csv")
     path = Path(args.model) if args.model else newest_model()
     sequences = test_sequences(args.data_dir, args.split)
     generate = Generator(path)
@@ -57,7 +68,7 @@ def predict_split(args):
         write_gif(gif, film, fps=args.fps, scale=args.scale)
         print(f"{gif}: {len(film)} frames by {path}", flush=True)
         films.append(film)
-    if args.csv:
+    if args.csv is not None:
         pixels = np.concatenate(films).transpose(0, 3, 1, 2)
         rows = pixels.reshape(len(pixels), -1)
         write_csv(args.csv, ["id", *range(rows.shape[1])], ([i, *row.tolist()] for i, row in enumerate(rows)))

@@ -19,6 +19,7 @@ from cvae_tf.export import MODEL_FILES, save_model  # noqa: E402
 from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
+from cvae_tf.schedules import MILESTONES, milestone_factor  # noqa: E402
 from cvae_tf.unet import UNet  # noqa: E402
 
 
@@ -57,8 +58,9 @@ def _learning_rate(config, clips):
                                      warmup_steps=climb)
     if config.lr_schedule == "milestones":
         # A boundary is the last step with the rate before it.
-        boundaries = [clips.first_step(epoch) - 1 for epoch in (2, 5)]
-        return schedules.PiecewiseConstantDecay(boundaries, [config.lr, config.lr * 0.1, config.lr * 0.01])
+        boundaries = [clips.first_step(epoch) - 1 for epoch in MILESTONES]
+        values = [config.lr * milestone_factor(epoch) for epoch in (0, *MILESTONES)]
+        return schedules.PiecewiseConstantDecay(boundaries, values)
     return config.lr
 
 
@@ -68,7 +70,7 @@ def _open_run(config, folders):
     check_replaceable(export, MODEL_FILES, "exported model", "--export_dir")
     if folders.config.exists():
         saved = load_config(folders.config)
-        free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr"}
+        free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr", "batch_norm"}
         for name in saved.__dataclass_fields__.keys() - free:
             if getattr(saved, name) != getattr(config, name):
                 raise InputError(f"{folders.root} was begun with --{name} {getattr(saved, name)}, now it is "

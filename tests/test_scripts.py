@@ -104,6 +104,8 @@ def test_help_groups_the_flags(tmp_path):
     (["predict.py", "--poses", "x"], "error: --poses needs the first frame"),
     (["predict.py", "--samples", "0"], "error: --samples must be from 1 to 64"),
     (["-m", "cvae_tf.studio", "out", "--train", "0"], "error: --train must be at least 1"),
+    (["-m", "cvae_tf.export_torch", "--model", "nowhere", "--out", "x"], "error: nowhere/config.json: cannot be read"),
+    (["predict.py", "--csv", "x.csv"], "error: --csv cannot be given without --data_dir"),
     (["-m", "cvae_tf.evaluate", "--model", "nowhere"], "error: nowhere: no SavedModel in this folder"),
     (["-m", "cvae_tf.compare", "nowhere", "--out", "x"], "error: nowhere: no config.json in this folder"),
     (["-m", "cvae_tf.study", "--out", "x", "--tfr", "0"], "error: --tfr cannot be given to a study"),

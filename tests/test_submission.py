@@ -86,9 +86,12 @@ def test_a_submission_scores_as_the_evaluation_says(tree, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--csv", "nowhere/x.csv"], "nowhere/x.csv: there is no folder nowhere; make it, or choose another --csv"),
+    (["--csv", "nowhere/x.csv"], "nowhere/x.csv: there is no folder .*nowhere; make it, or choose another --csv"),
+    (["--csv", ""], "no file can be written there"),
     (["--split", "val"], "val: no such folder"),
-    (["--poses", "x"], "--data_dir excludes --poses"),
+    (["--poses", "x"], "--poses cannot be given with --data_dir"),
+    (["--output", "x.gif"], "--output cannot be given with --data_dir"),
+    (["--samples", "2"], "--samples cannot be given with --data_dir"),
 ])
 def test_bad_input_is_refused(words, message, tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -112,6 +115,20 @@ def test_a_test_folder_without_poses_is_refused_before_anything_is_generated(tre
     assert [path.name for path in tmp_path.iterdir()] == ["LAB"]
 
 
-def test_the_submission_file_needs_a_data_set():
-    with pytest.raises(InputError, match="--csv needs --data_dir"):
-        parse_args(["--csv", "x.csv"])
+@pytest.mark.parametrize("flag", ["split", "out", "csv"])
+def test_flags_of_the_test_sequences_need_a_data_set(flag):
+    with pytest.raises(InputError, match=f"--{flag} cannot be given without --data_dir"):
+        parse_args([f"--{flag}", "test"])
+
+
+def test_a_gap_among_the_poses_is_refused(tree, tmp_path, monkeypatch):
+    shutil.copytree(tree, tmp_path / "LAB")
+    (tmp_path / "LAB/test/test_label/0/633.png").unlink()
+    with pytest.raises(InputError, match="test_label/0: the numbers have a gap after 632.png"):
+        predict_split(parse_args(["--model", str(MODEL), "--data_dir", str(tmp_path / "LAB")]))
+
+
+def test_the_file_may_lie_among_the_films(tree, tmp_path):
+    predict_split(parse_args(["--model", str(MODEL), "--data_dir", str(tree), "--out", str(tmp_path / "films"), "--csv",
+                              str(tmp_path / "films" / "x.csv")]))
+    assert len((tmp_path / "films" / "x.csv").read_text().splitlines()) == 22

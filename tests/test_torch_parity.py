@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import torch_lab  # noqa: E402
 
-from cvae_tf import elbo, lab_checkpoint  # noqa: E402
+from cvae_tf import checkpoint_file, elbo, lab_checkpoint  # noqa: E402
 from cvae_tf.adam import Adam  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
@@ -33,7 +33,7 @@ def _pair(path, batch_norm="inference", seed=0, trained_norm=True, **sizes):
                                       (norm.bias, -1, 1)):
                 tensor.uniform_(low, high)
     torch_lab.save_checkpoint(theirs, path)
-    state = lab_checkpoint.read_checkpoint(path)
+    state, _ = checkpoint_file.read_checkpoint(path)
     network = LabNetwork(**lab_checkpoint.dimensions_of(state), batch_norm=batch_norm)
     network.build((16, 32, 3))
     lab_checkpoint.load_state(network, state)
