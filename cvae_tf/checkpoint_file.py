@@ -49,7 +49,8 @@ def read_checkpoint(path):
         raise InputError(f"{path}: not a checkpoint that can be read safely ({_reason(error)})") from error
     if not state:
         raise InputError(f"{path}: holds no state_dict of tensors; expected a checkpoint of the lab's template")
-    settings = {name: content[name] for name in ("lr", "tfr", "last_epoch") if isinstance(content.get(name), Real)}
+    settings = {name: content[name] for name in ("lr", "tfr", "last_epoch")
+                if isinstance(content.get(name), Real) and np.isfinite(content[name])}
     return state, settings
 
 

@@ -12,7 +12,6 @@ from cvae_tf import errors
 from cvae_tf.checkpoint_file import read_checkpoint
 from cvae_tf.config import PRESETS, Config, normalise_flags, parser_for
 from cvae_tf.errors import InputError
-from cvae_tf.files import check_replaceable
 
 
 def parse_args(argv):
@@ -44,8 +43,9 @@ def import_torch(args, config):
     Raises:
         InputError: the checkpoint cannot be read or does not fit, or the folder exists or cannot be written.
     """
-    check_replaceable(args.out, (), "empty folder", "--out")
     out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; choose another --out or remove it")
     state, settings = read_checkpoint(args.checkpoint)
     from cvae_tf.training import build_network  # isort: skip  # first: it quietens TensorFlow, whose import takes seconds
     from cvae_tf.export import save_model

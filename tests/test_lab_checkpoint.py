@@ -224,7 +224,7 @@ def test_without_pytorch_the_command_says_what_to_install(checkpoint, monkeypatc
 
 
 def test_nothing_is_overwritten_and_only_the_labs_network_goes_back(checkpoint, imported, tmp_path):
-    with pytest.raises(InputError, match="is no empty folder, but would be replaced"):
+    with pytest.raises(InputError, match="exists already"):
         import_torch.import_torch(*import_torch.parse_args([str(checkpoint[1]), "--out", str(imported)]))
     with pytest.raises(InputError, match="exists already"):
         export_torch.export_torch(export_torch.parse_args(["--model", str(imported), "--out", str(checkpoint[1])]))
