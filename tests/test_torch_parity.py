@@ -7,8 +7,11 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
+# PyTorch's builds for CUDA bring Triton, whose LLVM and TensorFlow's abort in one process; it is not needed here.
+sys.modules.setdefault("triton", None)
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; it is needed only for the lab's checkpoints")
 sys.path.insert(0, str(ROOT / "benchmarks"))
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization")  # of such a build without a GPU
 
 import torch_lab  # noqa: E402
 
