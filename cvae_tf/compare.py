@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf import errors
-from cvae_tf.config import STUDIO, Config, RunFolders, load_config, normalise_flags, parser_for
+from cvae_tf.config import STUDIO, Config, load_config, normalise_flags, parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, check_replaceable, read_csv, write_csv
 from cvae_tf.plots import Line, line_figure, save_figure
+from cvae_tf.runs import RunFolders
 from cvae_tf.tables import markdown
 
 FORCING = ("tfr", "tfr_d_step", "tfr_sde", "tfr_draw")

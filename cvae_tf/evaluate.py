@@ -13,8 +13,8 @@ import numpy as np
 
 from cvae_tf import errors, metrics, summary
 from cvae_tf.config import STUDIO, load_config, normalise_flags, parser_for
-from cvae_tf.data import to_float
 from cvae_tf.errors import InputError
+from cvae_tf.images import to_float
 from cvae_tf.prediction import Generator, newest_model
 from cvae_tf.sequences import load_sequences
 from cvae_tf.video import to_uint8

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import data, studio
+from cvae_tf import images, studio
 from cvae_tf.config import STUDIO, normalise_flags, parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, write_csv
@@ -144,18 +144,18 @@ def parse_args(argv):
 def _read_input(args, height, width):
     """First frame (H, W, 3), poses (T, H, W, 3), whether pose 0 is the first frame's, and true frames or None."""
     if args.poses in (None, STUDIO):
-        frames, poses = (data.to_float(images) for images in studio.sequence(0, height, width))
+        frames, poses = (images.to_float(pixels) for pixels in studio.sequence(0, height, width))
         return frames[0], poses, True, frames
-    truth, pose_paths = None, data.list_images(args.poses)
+    truth, pose_paths = None, images.list_images(args.poses)
     if args.truth:
-        names = {path.name: path for path in data.list_images(args.truth)}
+        names = {path.name: path for path in images.list_images(args.truth)}
         missing = [path.name for path in pose_paths if path.name not in names]
         if missing:
             raise InputError(f"{args.truth}: no true frame {missing[0]} for the pose of that name")
-        truth = data.to_float(data.read_images([names[path.name] for path in pose_paths], height, width))
+        truth = images.to_float(images.read_images([names[path.name] for path in pose_paths], height, width))
     first_path = Path(args.first_frame) if args.first_frame else names[pose_paths[0].name]
-    first_frame = data.to_float(data.read_image(first_path, height, width))
-    poses = data.to_float(data.read_images(pose_paths, height, width))
+    first_frame = images.to_float(images.read_image(first_path, height, width))
+    poses = images.to_float(images.read_images(pose_paths, height, width))
     return first_frame, poses, first_path.name == pose_paths[0].name, truth
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cvae_tf import data, studio
+from cvae_tf import images, studio
 from cvae_tf.config import STUDIO
 from cvae_tf.errors import InputError
 
@@ -52,15 +52,15 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
     folder, found = split_folder(data_dir, split), []
     for name, frame_folder, pose_folder in sequence_folders(folder):
-        frame_paths, pose_paths = data.pair(frame_folder, pose_folder)
-        poses = len(data.list_images(pose_folder))
+        frame_paths, pose_paths = images.pair(frame_folder, pose_folder)
+        poses = len(images.list_images(pose_folder))
         if len(frame_paths) < poses:
             raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
                              "an evaluation needs the true frame of every pose")
         note = _check_sizes(frame_paths, pose_paths, height, width)
         cached = f"{folder.name}_{name}" if name else folder.name
-        frames, poses = data.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
-        parts = data.uncut(frame_paths)
+        frames, poses = images.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
+        parts = images.uncut(frame_paths)
         for start, length in parts:
             span = f"{frame_paths[start].stem} to {frame_paths[start + length - 1].stem}"
             called = f"{name}: {span}" if name and len(parts) > 1 else name or span
@@ -108,8 +108,8 @@ def sequence_folders(folder):
     frame_root, pose_root = (_only(folder, kind) for kind in ("img", "label"))
     below, poses_below = ({path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
                           for root in (frame_root, pose_root))
-    images = [path for path in frame_root.glob("*.[pP][nN][gG]") if not path.name.startswith(".")]
-    if images or not below:
+    files = [path for path in frame_root.glob("*.[pP][nN][gG]") if not path.name.startswith(".")]
+    if files or not below:
         return [("", frame_root, pose_root)]
     for name in sorted(below ^ poses_below):
         has, lacks = (frame_root, pose_root) if name in below else (pose_root, frame_root)

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from cvae_tf import errors
-from cvae_tf.config import RunFolders, normalise_flags, parse_train_args, parser_for
+from cvae_tf.config import normalise_flags, parse_train_args, parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, read_csv
+from cvae_tf.runs import RunFolders
 from cvae_tf.schedules import KL_ANNEAL_TYPES
 
 FORCING = {"1.0-decaying": dict(tfr=1.0), "0.5": dict(tfr=0.5, tfr_d_step=0.0), "0": dict(tfr=0.0)}

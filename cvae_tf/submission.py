@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import data
+from cvae_tf import images
 from cvae_tf.errors import InputError
 from cvae_tf.files import write_csv
 from cvae_tf.prediction import Generator, newest_model
@@ -27,10 +27,10 @@ def test_sequences(data_dir, split):
     """
     found = []
     for name, frames, poses in sequence_folders(split_folder(data_dir, split)):
-        first, pose_paths = data.list_images(frames)[0], data.list_images(poses)
+        first, pose_paths = images.list_images(frames)[0], images.list_images(poses)
         if len(pose_paths) < 2:
             raise InputError(f"{poses}: only one pose, the given frame's own; give at least one more")
-        runs = data.uncut(pose_paths)
+        runs = images.uncut(pose_paths)
         if len(runs) > 1:
             raise InputError(f"{poses}: the numbers have a gap after {pose_paths[runs[0][1] - 1].name}; a sequence has "
                              "one frame given and consecutive poses")
@@ -61,8 +61,8 @@ def predict_split(args):
     generate = Generator(path)
     films = []
     for name, first, poses in sequences:
-        given = data.to_float(data.read_image(first, generate.height, generate.width))
-        drawn = data.to_float(data.read_images(poses, generate.height, generate.width))
+        given = images.to_float(images.read_image(first, generate.height, generate.width))
+        drawn = images.to_float(images.read_images(poses, generate.height, generate.width))
         film = to_uint8(np.concatenate([given[None], generate(given, drawn[1:], args.seed, args.temperature)]))
         gif = Path(args.out) / f"pred_seq{name}.gif"
         write_gif(gif, film, fps=args.fps, scale=args.scale)

@@ -13,12 +13,13 @@ from tensorboard.plugins.hparams import api as hparams  # noqa: E402
 
 from cvae_tf import callbacks, data  # noqa: E402
 from cvae_tf.adam import Adam  # noqa: E402
-from cvae_tf.config import load_config, run_folders  # noqa: E402
+from cvae_tf.config import load_config  # noqa: E402
 from cvae_tf.errors import InputError  # noqa: E402
 from cvae_tf.export import MODEL_FILES, save_model  # noqa: E402
 from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
+from cvae_tf.runs import run_folders  # noqa: E402
 from cvae_tf.schedules import MILESTONES, milestone_factor  # noqa: E402
 from cvae_tf.unet import UNet  # noqa: E402
 

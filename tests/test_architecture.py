@@ -62,8 +62,8 @@ def test_scripts_are_thin():
         assert len((ROOT / script).read_text().splitlines()) < 80
 
 
-@pytest.mark.parametrize("module", ["config", "schedules", "data", "studio", "metrics", "video", "prediction",
-                                    "tables", "sequences", "evaluate", "study", "submission",
+@pytest.mark.parametrize("module", ["config", "schedules", "images", "data", "runs", "studio", "metrics", "video",
+                                    "prediction", "tables", "sequences", "evaluate", "study", "submission",
                                     "checkpoint_file", "import_torch", "export_torch"])
 def test_light_modules_do_not_load_tensorflow(module):
     code = f"import sys, cvae_tf.{module}; sys.exit('tensorflow' in sys.modules or 'matplotlib' in sys.modules)"

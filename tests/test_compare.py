@@ -10,10 +10,11 @@ from conftest import ROOT
 from cvae_tf import plots
 from cvae_tf.callbacks import COLUMNS
 from cvae_tf.compare import ANNEALING, FIGURES, FORCING, compare, figures, labels, load_run, panels_by, table
-from cvae_tf.config import PRESETS, Config, RunFolders
+from cvae_tf.config import PRESETS, Config
 from cvae_tf.errors import InputError
 from cvae_tf.files import write_csv
 from cvae_tf.plots import Line, line_figure
+from cvae_tf.runs import RunFolders
 from cvae_tf.schedules import beta_table, teacher_forcing_ratio
 from cvae_tf.study import plan
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from cvae_tf.config import PRESETS, Config, RunFolders, load_config, parse_train_args, run_folders
+from cvae_tf.config import PRESETS, Config, load_config, parse_train_args
 from cvae_tf.errors import InputError
 
 
@@ -73,17 +73,6 @@ def test_a_damaged_configuration_is_refused(tmp_path, text, message):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "config.json")
-
-
-def test_runs_are_numbered(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert str(run_folders(Config()).root) == "runs/demo-1"
-    (tmp_path / "runs" / "demo-1").mkdir(parents=True)
-    folders = run_folders(Config())
-    assert str(folders.root) == "runs/demo-2" and str(folders.export) == "saved_models/demo-2"
-    named = run_folders(Config(run_dir="here/x", export_dir="there"))
-    assert named == RunFolders(named.root, named.export)
-    assert (str(named.root), str(named.export)) == ("here/x", "there")
 
 
 def test_json_is_the_flags():

@@ -10,8 +10,8 @@ from tensorboard.plugins.hparams import metadata
 from test_compare import STUDY, _write_run
 
 from cvae_tf import compare, study, training
-from cvae_tf.config import RunFolders
 from cvae_tf.errors import InputError
+from cvae_tf.runs import RunFolders
 
 
 @pytest.fixture

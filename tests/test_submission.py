@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, run_program
 from PIL import Image, ImageSequence
 
-from cvae_tf import data, studio
+from cvae_tf import images, studio
 from cvae_tf.errors import InputError
 from cvae_tf.prediction import Generator, parse_args
 from cvae_tf.submission import predict_split
@@ -23,17 +23,17 @@ def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("lab") / "LAB"
     for order, name in enumerate(("0", "2", "10")):
         frames, poses = studio.sequence(20 + order, 32, 64, length=7)
-        for kind, images in (("img", frames[:1]), ("label", poses)):
+        for kind, pictures in (("img", frames[:1]), ("label", poses)):
             folder = root / "test" / f"test_{kind}" / name
             folder.mkdir(parents=True)
-            for t, image in enumerate(images):
+            for t, image in enumerate(pictures):
                 Image.fromarray(image).save(folder / f"{630 * (order + 1) + t}.png")
     return root
 
 
 def _sequence(tree, name):
-    frame, poses = (data.list_images(tree / "test" / f"test_{kind}" / name) for kind in ("img", "label"))
-    return (data.to_float(data.read_images(paths, 32, 64)) for paths in (frame, poses))
+    frame, poses = (images.list_images(tree / "test" / f"test_{kind}" / name) for kind in ("img", "label"))
+    return (images.to_float(images.read_images(paths, 32, 64)) for paths in (frame, poses))
 
 
 def test_every_test_sequence_becomes_a_film_and_its_rows_of_the_submission(tree, tmp_path):
