@@ -7,13 +7,13 @@ from cvae_tf.config import parse_train_args
 
 
 def main():
-    config, dry_run = parse_train_args(sys.argv[1:])
+    config, dry_run, fresh = parse_train_args(sys.argv[1:])
     if dry_run:
         print(config.to_json(), end="")
         return
     from cvae_tf.training import train  # loads TensorFlow: not for --help, --dry_run or a mistyped flag
 
-    train(config)
+    train(config, fresh)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def report(name, times, amount, unit):
 
 
 def main():
-    config, _ = parse_train_args(sys.argv[1:])
+    config, *_ = parse_train_args(sys.argv[1:])
     random = np.random.default_rng(0)
     pictures = np.uint8(random.integers(0, 256, (64 + config.train_vi_len, config.frame_H, config.frame_W, 3)))
     clips = Clips(Footage(pictures, pictures, ((0, len(pictures)),)), config.train_vi_len, config.batch_size)

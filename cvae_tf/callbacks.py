@@ -13,7 +13,9 @@ from cvae_tf.errors import InputError
 from cvae_tf.files import read_csv, write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.plots import psnr_per_frame_png
+from cvae_tf.runs import check_present
 from cvae_tf.schedules import beta_table, teacher_forcing_ratio
+from cvae_tf.stopping import Stopped
 from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
 
@@ -37,30 +39,28 @@ class EpochSchedules(keras.callbacks.Callback):
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """End the training after ``limit`` updates in a row were skipped, because no later one would succeed either."""
+    """End the training after ``limit`` updates in a row were skipped, because no later one would succeed either.
 
-    def __init__(self, limit=20):
+    The last update before them may have done the damage: checkpoints that hold it are removed. Those before it are
+    good, since a finite loss came out of them.
+
+    Args:
+        clips: the run's `Clips`, which know the names of a batch's frames.
+        store: the run's `CheckpointFolder`.
+    """
+
+    def __init__(self, clips, store, limit=20):
         super().__init__()
-        self.limit = limit
+        self.clips, self.store, self.limit = clips, store, limit
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.skipped_in_a_row) >= self.limit:
-            rate = float(self.model.optimizer.learning_rate)
-            raise InputError(f"the loss or its gradient was not finite in {self.limit} steps in a row, the last of "
-                             f"them step {int(self.model.steps)} at learning rate {rate:.3g}; lower --lr, or look for "
-                             "damaged frames")
-
-
-class TimeLimit(keras.callbacks.Callback):
-    """Stop after the step at which ``minutes`` have passed since the object was made; 0: never."""
-
-    def __init__(self, minutes):
-        super().__init__()
-        self.end = time.monotonic() + 60 * minutes if minutes else float("inf")
-
-    def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() >= self.end:
-            self.model.stop_training = True
+        if int(self.model.skipped_in_a_row) < self.limit:
+            return
+        last = int(self.model.steps)
+        self.store.remove_from(last - self.limit)
+        raise InputError(f"the loss or its gradient was not finite in {self.limit} steps in a row, the last of them "
+                         f"step {last} at learning rate {logs['lr']:.3g} and beta {logs['beta']:.3g} on the clips "
+                         f"{', '.join(self.clips.names(last - 1))}; lower --lr, or look for damaged frames")
 
 
 class Validation(keras.callbacks.Callback):
@@ -74,22 +74,26 @@ class Validation(keras.callbacks.Callback):
         config, folders: of the run.
         keep_best: called with no argument whenever ``val_psnr_prior`` is the highest so far, or the exported model
             is missing.
+        stop: the run's `StopRequest`. When time is up, an epoch's end is validated whether or not its turn has come.
+
+    Attributes:
+        best: the highest ``val_psnr_prior`` so far, in dB.
     """
 
     SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
 
-    def __init__(self, frames, poses, config, folders, keep_best):
+    def __init__(self, frames, poses, config, folders, keep_best, stop):
         super().__init__()
         self.frames, self.poses, self.config, self.folders = frames, poses, config, folders
-        self.keep_best = keep_best
-        self.best = tf.Variable(-np.inf, dtype=tf.float32, trainable=False)  # dB; a variable, for the checkpoints
+        self.keep_best, self.stop = keep_best, stop
+        self.best = -np.inf
         first = np.broadcast_to(frames[:1], frames[1:].shape)
         self.copy_first = psnr_per_frame(frames[1:], first)
         self._generate = self._reconstruct = None
 
     def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self.config.num_epoch or self.model.stop_training
-        if last or (epoch + 1) % self.config.val_every == 0:
+        last = epoch + 1 == self.config.num_epoch
+        if last or self.stop.time_is_up() or (epoch + 1) % self.config.val_every == 0:
             logs |= self.validate(epoch)
 
     def validate(self, epoch):
@@ -106,8 +110,8 @@ class Validation(keras.callbacks.Callback):
                   "copy-first": self.copy_first}
         self._show(epoch, prediction, curves)
         scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
-        if scores["val_psnr_prior"] > float(self.best) or not self.folders.export.exists():
-            self.best.assign(scores["val_psnr_prior"])
+        if scores["val_psnr_prior"] > self.best or not self.folders.export.exists():
+            self.best = scores["val_psnr_prior"]
             write_csv(self.folders.psnr_per_frame, *psnr_table(curves))
             self.keep_best()
         return scores
@@ -147,9 +151,9 @@ class EpochRecord(keras.callbacks.Callback):
     On continuing, rows of epochs that are about to be repeated are dropped.
     """
 
-    def __init__(self, path, clips, num_epoch, first_epoch):
+    def __init__(self, path, num_epoch, first_epoch):
         super().__init__()
-        self.path, self.clips, self.num_epoch = path, clips, num_epoch
+        self.path, self.num_epoch = path, num_epoch
         self.rows = []
         if path.exists():
             self.rows = [[row.get(name, "") for name in COLUMNS] for row in read_csv(path)
@@ -159,8 +163,6 @@ class EpochRecord(keras.callbacks.Callback):
         self.began = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        if int(self.model.steps) < self.clips.first_step(epoch + 1):
-            return  # stopped within the epoch: its row comes when it is completed
         values = {name: _number(value) for name, value in logs.items()} | {
             "epoch": epoch, "seconds": round(time.monotonic() - self.began, 2)}
         self.rows.append([values.get(name, "") for name in COLUMNS])
@@ -183,41 +185,71 @@ def _number(value):
 class Checkpoints(keras.callbacks.Callback):
     """Save everything that the run's future depends on: after an epoch, each few minutes, and on stopping.
 
-    Epochs shorter than ten seconds share a checkpoint, which would else take longer than they do.
+    Epochs shorter than ten seconds share a checkpoint, which would else take longer than they do. Nothing is saved
+    while updates are being skipped, since the state may be what makes them fail.
 
-    Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress and the best validation. The
-    order of clips and all noise are functions of the seed and the step, so a restored run continues as if it had
-    never stopped.
+    Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress, the best validation and the
+    shape of the footage. The order of clips and all noise are functions of the seed and the step, so a restored run
+    continues as if it had never stopped.
 
     Args:
         model: built and compiled, its optimiser built.
         clips: the run's `Clips`.
-        folder: of the checkpoints.
-        best: `Validation.best`.
+        store: the run's `CheckpointFolder`.
+        validation: the run's `Validation`.
+        stop: the run's `StopRequest`.
+        keep_last: called with no argument when all is trained, before that is on record.
         minutes: between checkpoints within an epoch.
+
+    Raises:
+        Stopped: between two steps, when ``stop`` is due. After a signal, everything is saved; when time is up,
+            `finish_early` is still to be called.
     """
 
-    def __init__(self, model, clips, folder, best, minutes=5.0):
+    def __init__(self, model, clips, store, validation, stop, keep_last, minutes):
         super().__init__()
-        self.clips = clips
+        self.clips, self.store, self.validation, self.stop = clips, store, validation, stop
+        self.keep_last = keep_last
         self.means = [variable for mean in model.means.values() for variable in mean.variables]
-        variables = [*model.variables, *model.optimizer.variables, *self.means]
-        # Known by number and shape: Keras's names count up within a process, but another network does not fit.
-        state = {f"v{i:04d}_{'x'.join(map(str, v.shape))}": v.value for i, v in enumerate(variables)}
-        self.checkpoint = tf.train.Checkpoint(best=best, **state)
-        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=2)
+        self.variables = [*model.variables, *model.optimizer.variables, *self.means]
         self.interval = 60 * minutes
         self.saved = time.monotonic()
         self.resumed_means = None
-        self.steps = model.steps
+        self.steps, self.skipped_in_a_row = model.steps, model.skipped_in_a_row
+
+    def _state(self):
+        # Known by number: Keras's names count up within a process.
+        return {f"v{i:04d}": variable.numpy() for i, variable in enumerate(self.variables)} | {
+            "best": np.float64(self.validation.best), "sequences": np.array(self.clips.footage.sequences)}
 
     def restore(self):
-        """Restore the newest checkpoint, if any; returns the number of steps done."""
-        if self.manager.latest_checkpoint:
-            self.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
-            if int(self.steps) > self.clips.first_step(self.clips.epoch_of(int(self.steps))):  # within an epoch
-                self.resumed_means = [mean.numpy() for mean in self.means]
+        """Restore the newest good checkpoint, if any; returns the number of steps done.
+
+        Raises:
+            InputError: no checkpoint can be read, or it is of another network or of other footage.
+        """
+        step, saved = self.store.load()
+        if saved is None:
+            return 0
+        state = self._state()
+        if not np.array_equal(saved.get("sequences"), state["sequences"]):
+            raise InputError(f"{self.store.path}: the training frames are not those that this run was begun with; put "
+                             "them back, or start over with --fresh")
+        shapes, saved_shapes = ({name: value.shape for name, value in arrays.items() if name != "sequences"}
+                                for arrays in (state, saved))
+        if shapes != saved_shapes:
+            raise InputError(f"{self.store.path}: the checkpoint at step {step} is of another network or version of "
+                             "this program; start over with --fresh")
+        for i, variable in enumerate(self.variables):
+            variable.assign(saved[f"v{i:04d}"])
+        self.validation.best = float(saved["best"])
+        if self._within_epoch():
+            self.resumed_means = [mean.numpy() for mean in self.means]
         return int(self.steps)
+
+    def _within_epoch(self):
+        steps = int(self.steps)
+        return steps > self.clips.first_step(self.clips.epoch_of(steps))
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.resumed_means:  # Keras has just reset them
@@ -226,15 +258,35 @@ class Checkpoints(keras.callbacks.Callback):
             self.resumed_means = None
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() - self.saved >= self.interval:
+        if not self._within_epoch():  # the epoch's end comes first: its validation, its row
+            return
+        asked = self.stop.signal is not None
+        if not asked and self.stop.time_is_up():
+            raise Stopped
+        if asked or time.monotonic() - self.saved >= self.interval:
             self.save()
+        if asked:
+            raise Stopped
 
     def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self.params["epochs"] or self.model.stop_training
-        if last or time.monotonic() - self.saved >= 10:
+        last, due = epoch + 1 == self.validation.config.num_epoch, self.stop.due()
+        if last:
+            self.keep_last()
+        if last or due or time.monotonic() - self.saved >= min(10, self.interval):
             self.save()
+        if due and not last:
+            raise Stopped
+
+    def finish_early(self):
+        """Validate, where that was not just done, and keep and save the state in which time was up."""
+        if self._within_epoch():
+            self.validation.validate(self.clips.epoch_of(int(self.steps)))
+        self.keep_last()
+        self.save()
 
     def save(self):
-        """Save now."""
-        self.manager.save(checkpoint_number=int(self.steps))
+        """Save now, unless updates are being skipped."""
+        if int(self.skipped_in_a_row) == 0:
+            check_present(self.validation.folders)
+            self.store.save(int(self.steps), self._state())
         self.saved = time.monotonic()

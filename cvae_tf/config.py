@@ -7,7 +7,6 @@ heavy is imported here, so ``--help`` is quick.
 import argparse
 import dataclasses
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from cvae_tf.errors import InputError
 from cvae_tf.schedules import KL_ANNEAL_TYPES
 
+FLOAT32_MAX = 3.4e38
 STUDIO = "studio"  # the value of ``data_dir`` that stands for the built-in synthetic data set
 
 
@@ -37,6 +37,8 @@ class Config:
     steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many clips as fit the data once", low=0)
     val_every: int = _flag(4, "run", "validate after every so many epochs, and after the last", low=1)
     max_minutes: float = _flag(0.0, "run", "end cleanly after this time, in minutes; 0: no limit", low=0)
+    checkpoint_minutes: float = _flag(5.0, "run", "save within an epoch after so many minutes", low=0)
+    deterministic: bool = _flag(False, "run", "equal results on a GPU too, where it is slower; a CPU always gives them")
     seed: int = _flag(0, "run", "of initial weights, order of clips, noise and the studio", low=0, high=2**31 - 1)
 
     data_dir: str = _flag(STUDIO, "data", "folder in the lab's layout, or 'studio' for the built-in data set")
@@ -114,8 +116,8 @@ def _check(spec, value):
     fits = (int, float) if spec.type is float else spec.type
     if not isinstance(value, fits) or (isinstance(value, bool) and spec.type is not bool):
         raise InputError(f"--{spec.name} must be of type {spec.type.__name__}, received {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"--{spec.name} must be a finite number, received {value}")
+    if spec.type is float and not abs(value) <= FLOAT32_MAX:
+        raise InputError(f"--{spec.name} must be a number that a float32 can hold, received {value}")
     if rules["choices"] and value not in rules["choices"]:
         raise InputError(f"--{spec.name} must be one of {', '.join(rules['choices'])}, received '{value}'")
     if rules["low"] is not None and value < rules["low"]:
@@ -162,14 +164,16 @@ def parse_train_args(argv):
     """Read the command line of ``train.py``.
 
     Returns:
-        ``(config, dry_run)``: the flags over their preset over the defaults, and whether only to show them. Without
-        ``--preset``, the configuration of an existing ``--run_dir`` takes the preset's place.
+        ``(config, dry_run, fresh)``: the flags over their preset over the defaults; whether only to show them; and
+        whether to start over. Without ``--preset`` and ``--fresh``, the configuration of an existing ``--run_dir``
+        takes the preset's place.
 
     Raises:
         InputError: an unknown flag, preset or choice, or a value out of range.
     """
     parser = parser_for("train.py", "Train the conditional VAE; without flags, on the built-in studio data set.")
     parser.add_argument("--dry_run", action="store_true", help="print the resolved configuration as JSON and stop")
+    parser.add_argument("--fresh", action="store_true", help="keep an existing run under another name and start over")
     groups = {}
     for spec in dataclasses.fields(Config):
         name = spec.metadata["group"]
@@ -177,16 +181,18 @@ def parse_train_args(argv):
             groups[name] = parser.add_argument_group(name)
         _add_flag(groups[name], spec)
     args = vars(parser.parse_args(normalise_flags(argv)))
-    dry_run = args.pop("dry_run")
+    dry_run, fresh = args.pop("dry_run"), args.pop("fresh")
+    if fresh and not args.get("run_dir"):
+        raise InputError("--fresh needs the --run_dir to start over")
     if args.get("preset", "demo") not in PRESETS:
         raise InputError(f"--preset must be one of {', '.join(PRESETS)}, received '{args['preset']}'")
     existing = Path(args.get("run_dir", "")) / "config.json"
-    if "preset" not in args and args.get("run_dir") and existing.exists():
+    if "preset" not in args and args.get("run_dir") and not fresh and existing.exists():
         base = dataclasses.asdict(load_config(existing))
         del base["max_minutes"]  # was for that session
     else:
         base = PRESETS[args.get("preset", "demo")]
-    return Config(**{**base, **args}), dry_run
+    return Config(**{**base, **args}), dry_run, fresh
 
 
 def _add_flag(group, spec):

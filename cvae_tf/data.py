@@ -22,11 +22,13 @@ class Footage:
     Attributes:
         frames, poses: (N, H, W, 3) uint8; frame n and pose n are the same instant.
         sequences: (start, length) of each uncut run, in order.
+        names: of the frames, for messages; none will do.
     """
 
     frames: np.ndarray
     poses: np.ndarray
     sequences: tuple
+    names: tuple = ()
 
     def longest(self, length):
         """The first ``length`` frames and poses of the longest sequence, float32 in [0, 1]; all of it if shorter."""
@@ -48,18 +50,20 @@ def load_footage(config, split):
     if config.data_dir == STUDIO:
         length = min(studio.LENGTH, config.max_frames or studio.LENGTH)
         count = min(config.studio_sequences, config.max_frames // length or config.studio_sequences)
-        sequences = studio.sequences(range(1, 1 + count) if split == "train" else [0], *size, length=length,
-                                     seed=config.studio_seed, variety=config.studio_variety)
+        numbers = range(1, 1 + count) if split == "train" else [0]
+        sequences = studio.sequences(numbers, *size, length=length, seed=config.studio_seed,
+                                     variety=config.studio_variety)
         frames, poses = (np.concatenate(arrays) for arrays in zip(*sequences, strict=True))
         lengths = [len(frames) for frames, _ in sequences]
         starts = np.cumsum([0, *lengths[:-1]]).tolist()
-        return Footage(frames, poses, tuple(zip(starts, lengths, strict=True)))
+        names = tuple(f"studio {number}, frame {t}" for number in numbers for t in range(length))
+        return Footage(frames, poses, tuple(zip(starts, lengths, strict=True)), names)
     folder = Path(config.data_dir) / split
     frame_paths, pose_paths = pair(folder / f"{split}_img", folder / f"{split}_label")
     if config.max_frames:
         frame_paths, pose_paths = frame_paths[:config.max_frames], pose_paths[:config.max_frames]
     frames, poses = read_cached(Path(config.data_dir), split, frame_paths, pose_paths, *size)
-    return Footage(frames, poses, uncut(frame_paths))
+    return Footage(frames, poses, uncut(frame_paths), tuple(frame_paths))
 
 
 @dataclass(frozen=True)
@@ -137,19 +141,28 @@ class Clips:
         Returns:
             ``(frames, poses, context)``: (T, B, H, W, 3) twice and (B, H, W, 3), float32 in [0, 1].
         """
-        epoch = self.epoch_of(step)
-        starts = self._starts[epoch >= self.early_epochs]
         random = np.random.default_rng([self.seed, step])
-        if self.tiled:
-            first = (step - self.first_step(epoch)) * self.batch_size
-            chosen = starts[np.arange(first, first + self.batch_size) % len(starts)]
-        else:
-            chosen = starts[random.integers(len(starts), size=self.batch_size)]
-        start, begin, length = chosen.T
+        start, begin, length = self._choose(step, random).T
         times = np.arange(self.length)[:, None] + start  # (T, B)
         context = begin + random.integers(length) if self.context == "sequence" else start
         return (to_float(self.footage.frames[times]), to_float(self.footage.poses[times]),
                 to_float(self.footage.frames[context]))
+
+    def _choose(self, step, random):
+        """A row of `_list_starts` for each clip of a batch."""
+        epoch = self.epoch_of(step)
+        starts = self._starts[epoch >= self.early_epochs]
+        if self.tiled:
+            first = (step - self.first_step(epoch)) * self.batch_size
+            return starts[np.arange(first, first + self.batch_size) % len(starts)]
+        return starts[random.integers(len(starts), size=self.batch_size)]
+
+    def names(self, step):
+        """What the clips in the batch of ``step`` are called: the names of their first and last frames."""
+        names = self.footage.names or range(len(self.footage.frames))
+        starts = self._choose(step, np.random.default_rng([self.seed, step]))[:, 0]
+        return [f"{names[start]} to {getattr(names[start + self.length - 1], 'name', names[start + self.length - 1])}"
+                for start in starts]
 
     def dataset(self, first_step, last_step):
         """A `tf.data.Dataset` of the batches of steps ``first_step`` to ``last_step - 1``, prepared ahead."""

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from cvae_tf.files import atomic
+from cvae_tf.files import CHECKSUMS, atomic, write_checksums
 
 # What an exported model's folder holds.
-MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "config.json")
+MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "config.json", CHECKSUMS)
 
 
 def save_model(model, path, config):
@@ -42,3 +42,4 @@ def save_model(model, path, config):
         tf.saved_model.save(module, str(unfinished), signatures={
             "generate": generate, "serving_default": generate, "reconstruct": reconstruct})
         (unfinished / "config.json").write_text(config.to_json())
+        write_checksums(unfinished)

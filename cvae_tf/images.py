@@ -3,20 +3,25 @@
 Images are ordered by the number in the file name and paired by name; a gap in the numbers is a cut.
 """
 
+import glob
 import hashlib
 import os
 import re
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic
 
-CACHE_VERSION = "1"  # raise it when decoding or resizing changes
+CACHE_VERSION = "2"  # raise it when decoding or resizing changes
+CHECKED = 2**30  # bytes of a cache up to which its checksum is compared at every start, which takes half a second
+FORMATS = ("PNG", "JPEG")  # whatever the file is called; no other decoder is ever started
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, struct.error, IndexError)
 
 
 def to_float(pixels):
@@ -26,8 +31,8 @@ def to_float(pixels):
 
 def uncut(paths):
     """(start, length) of each run of images with consecutive numbers, in order."""
-    numbers = np.array([number_of(path) for path in paths])
-    cuts = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
+    numbers = [number_of(path) for path in paths]
+    cuts = [0, *(i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1), len(numbers)]
     return tuple((a, b - a) for a, b in zip(cuts, cuts[1:], strict=False))
 
 
@@ -43,7 +48,7 @@ def list_images(folder):
     """The PNG files of a folder by the number in their names; hidden files do not count.
 
     Raises:
-        InputError: the folder is missing or holds no PNG file, or two files have the same number.
+        InputError: the folder is missing or holds no PNG file, two files have the same number, or one is no plain file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -58,6 +63,9 @@ def list_images(folder):
     for one, other in zip(paths, paths[1:], strict=False):
         if number_of(one) == number_of(other):
             raise InputError(f"{folder}: {one.name} and {other.name} have the same number; remove one of them")
+    for path in paths:
+        if not path.is_file():  # left out, it would make a gap; a pipe would be waited for without end
+            raise InputError(f"{path}: is no file that can be read; replace or remove it")
     return paths
 
 
@@ -75,21 +83,67 @@ def pair(frame_folder, pose_folder):
     return frame_paths, [poses[path.name] for path in frame_paths]
 
 
-def read_image(path, height, width):
-    """An image as (height, width, 3) uint8 RGB, resized as the lab does: Pillow's bilinear filter with antialiasing.
+def image_size(path):
+    """(width, height) in pixels of an image, from its first bytes.
 
     Raises:
-        InputError: the file is missing or is not a whole, readable image.
+        InputError: the file is missing or is not a single image in one of `FORMATS`.
     """
+    return _header(path)[0]
+
+
+def _header(path):
     try:
-        image = Image.fromarray(iio.imread(path, plugin="pillow", index=0, mode="RGB"))
+        with Image.open(path, formats=FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"an animation of {image.n_frames} images")
+            return image.size, image.mode
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path, error):
+    reason = "neither a PNG nor a JPEG file" if isinstance(error, UnidentifiedImageError) else error
+    return InputError(f"{path}: not a readable image ({reason}); replace or remove it")
+
+
+def read_image(path, height, width, size=None):
+    """An image as (height, width, 3) uint8 RGB, resized as the lab does: Pillow's bilinear filter with antialiasing.
+
+    Grey, palette and CMYK images become RGB, 16 bits become 8, and transparency is left out.
+
+    Args:
+        path: of the file.
+        height, width: in pixels.
+        size: (width, height) that the file must have; None: any that is not smaller than asked for.
+
+    Raises:
+        InputError: the file is missing, is not a whole, readable image, or has too few or other pixels.
+    """
+    (w, h), mode = _header(path)
+    if w < width or h < height:
+        raise InputError(f"{path}: {w}x{h} pixels are fewer than the model's {width}x{height}; give larger images, or "
+                         "a model of smaller frames (--frame_H and --frame_W of train.py)")
+    if size and (w, h) != tuple(size):
+        raise InputError(f"{path}: {w}x{h} pixels, where the first image there has {size[0]}x{size[1]}; give images of "
+                         "one size")
+    try:
+        if mode.startswith("I"):  # 16 bits, which Pillow would clip
+            image = Image.fromarray(np.uint8(iio.imread(path, plugin="pillow", index=0) // 257)).convert("RGB")
+        else:
+            image = Image.fromarray(iio.imread(path, plugin="pillow", index=0, mode="RGB"))
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); replace or remove it") from error
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
 def read_images(paths, height, width):
-    """Decode images on all cores, with a progress bar from a few hundred on: -> (N, height, width, 3) uint8."""
+    """Decode images of one size on all cores, with a progress bar from a few hundred on: (N, height, width, 3) uint8.
+
+    Raises:
+        InputError: one is unreadable or too small, or they differ in size.
+    """
+    size = image_size(paths[0])
     out = np.empty((len(paths), height, width, 3), np.uint8)
     progress = lambda done: None  # noqa: E731
     if len(paths) >= 500:
@@ -98,7 +152,7 @@ def read_images(paths, height, width):
         progress = keras.utils.Progbar(len(paths), unit_name="image").update
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for i, image in enumerate(pool.map(lambda path: read_image(path, height, width), paths)):
+            for i, image in enumerate(pool.map(lambda path: read_image(path, height, width, size), paths)):
                 out[i] = image
                 if i % 100 == 99 or i + 1 == len(paths):
                     progress(i + 1)
@@ -111,10 +165,10 @@ def read_images(paths, height, width):
 def read_cached(root, name, frame_paths, pose_paths, height, width):
     """Frames and poses, two (N, height, width, 3) uint8, decoded once and then kept in a file below ``root``.
 
-    The file's name begins with ``name`` and changes when any image does.
+    The file's name begins with ``name``, changes when any image does, and ends with the checksum of the pixels.
 
     Raises:
-        InputError: an image is missing or unreadable.
+        InputError: an image is missing or unreadable, or sizes or shapes differ.
     """
     paths = frame_paths + pose_paths
     try:
@@ -122,24 +176,43 @@ def read_cached(root, name, frame_paths, pose_paths, height, width):
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
     key = hashlib.sha256(repr((CACHE_VERSION, str(root.resolve()), listing)).encode()).hexdigest()[:16]
-    file = f"{name}_{height}x{width}_{key}.npy"
+    name = f"{name}_{height}x{width}_{key}"
     shape = (2, len(frame_paths), height, width, 3)
     beside = root / ".cvae_tf_cache"
     elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvae_tf"
     for folder in (beside, elsewhere):
-        try:
-            cached = np.load(folder / file, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
-            continue
-        if cached.shape == shape and cached.dtype == np.uint8:
-            return cached[0], cached[1]
+        for path in folder.glob(f"{glob.escape(name)}_*.npy"):
+            cached = _read_cache(path, shape)
+            if cached is not None:
+                return cached[0], cached[1]
+            print(f"{path}: damaged, so not used", flush=True)
+    (w, h), (pose_w, pose_h) = image_size(frame_paths[0]), image_size(pose_paths[0])
+    if abs(w * pose_h / (h * pose_w) - 1) > 0.01:
+        raise InputError(f"{pose_paths[0]}: {pose_w}x{pose_h} pixels are not of the shape of the frames, {w}x{h}")
     print(f"Reading {len(paths)} images of {root} ({name}) at {height}x{width}", flush=True)
-    images = read_images(paths, height, width).reshape(shape)
+    images = np.empty(shape, np.uint8)
+    for i, part in enumerate((frame_paths, pose_paths)):
+        images[i] = read_images(part, height, width)
     for folder in (beside, elsewhere):
         try:
-            with atomic(folder / file) as unfinished, open(unfinished, "wb") as stream:
+            with atomic(folder / f"{name}_{_checksum(images)}.npy") as unfinished, open(unfinished, "wb") as stream:
                 np.save(stream, images)
             break
         except InputError as error:
             print(f"Not cached there: {error}", flush=True)
     return images[0], images[1]
+
+
+def _read_cache(path, shape):
+    """The array in a cache, from the disk as it is needed, or None where it is not what was written."""
+    try:
+        cached = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError):
+        return None
+    if cached.shape != shape or cached.dtype != np.uint8:
+        return None
+    return cached if cached.nbytes > CHECKED or path.stem.endswith(_checksum(cached)) else None
+
+
+def _checksum(array):
+    return hashlib.sha256(array).hexdigest()[:16]

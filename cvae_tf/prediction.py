@@ -11,7 +11,7 @@ import numpy as np
 from cvae_tf import images, studio
 from cvae_tf.config import STUDIO, normalise_flags, parser_for
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic, write_csv
+from cvae_tf.files import atomic, check_checksums, write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
@@ -27,6 +27,7 @@ class Generator:
     def __init__(self, path):
         if not (Path(path) / "saved_model.pb").is_file():
             raise InputError(f"{path}: no SavedModel in this folder; train one with python train.py")
+        check_checksums(path)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf  # slow: not for --help, a mistyped flag or folder
 

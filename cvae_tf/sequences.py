@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cvae_tf import images, studio
 from cvae_tf.config import STUDIO
@@ -57,7 +56,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         if len(frame_paths) < poses:
             raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
                              "an evaluation needs the true frame of every pose")
-        note = _check_sizes(frame_paths, pose_paths, height, width)
+        note = _squeezed(frame_paths[0], height, width)
         cached = f"{folder.name}_{name}" if name else folder.name
         frames, poses = images.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
         parts = images.uncut(frame_paths)
@@ -118,30 +117,9 @@ def sequence_folders(folder):
     return [(name, frame_root / name, pose_root / name) for name in names]
 
 
-def _check_sizes(frame_paths, pose_paths, height, width):
-    """Refuse images that do not belong together; a note where scaling them changes their shape, or nothing."""
-    sizes = []
-    for paths in (frame_paths, pose_paths):
-        sizes.append(_size(paths[0]))
-        for path in paths:
-            w, h = _size(path)
-            if (w, h) != sizes[-1]:
-                raise InputError(f"{path}: {w}x{h} pixels, where {paths[0].name} has {sizes[-1][0]}x{sizes[-1][1]}; "
-                                 "give images of one size")
-            if w < width or h < height:
-                raise InputError(f"{path}: {w}x{h} pixels are fewer than the model's {width}x{height}; give larger "
-                                 "images, or a model trained for these")
-    (w, h), (pose_w, pose_h) = sizes
-    if abs(w * pose_h / (h * pose_w) - 1) > 0.01:
-        raise InputError(f"{pose_paths[0]}: {pose_w}x{pose_h} pixels are not of the shape of the frames, {w}x{h}")
+def _squeezed(path, height, width):
+    """A note where an image's shape is not that of the model's frames, or nothing."""
+    w, h = images.image_size(path)
     if abs(w * height / (h * width) - 1) > 0.01:
         return f"Images of {w}x{h} pixels were squeezed into the model's {width}x{height}, as in training."
     return ""
-
-
-def _size(path):
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); replace or remove it") from error

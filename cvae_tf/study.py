@@ -144,12 +144,13 @@ def parse_args(argv):
     args, rest = parser.parse_known_args(normalise_flags(argv))
     if not 0 <= args.minutes_per_run <= 10_000:
         raise InputError(f"--minutes_per_run must be from 0 to 10000, received {args.minutes_per_run}")
-    for name in ("run_dir", "export_dir", "max_minutes", *VARIED):
+    for name in ("run_dir", "export_dir", "max_minutes", "fresh", *VARIED):
         if any(word.split("=")[0] == f"--{name}" for word in rest):
             raise InputError(f"--{name} cannot be given to a study, which chooses it for each run")
     if args.minutes_per_run and any(word.split("=")[0] == "--steps_per_epoch" for word in rest):
         raise InputError("--minutes_per_run and --steps_per_epoch exclude each other; give one of them")
-    return args, *parse_train_args(["--preset", "study", *rest])
+    config, dry_run, _ = parse_train_args(["--preset", "study", *rest])
+    return args, config, dry_run
 
 
 def main():

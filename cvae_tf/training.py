@@ -1,8 +1,10 @@
 """One training run from configuration to exported model: what ``python train.py`` does."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
+import signal
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its notes are not for users
@@ -13,14 +15,16 @@ from tensorboard.plugins.hparams import api as hparams  # noqa: E402
 
 from cvae_tf import callbacks, data  # noqa: E402
 from cvae_tf.adam import Adam  # noqa: E402
+from cvae_tf.checkpoints import CheckpointFolder  # noqa: E402
 from cvae_tf.config import load_config  # noqa: E402
-from cvae_tf.errors import InputError  # noqa: E402
+from cvae_tf.errors import InputError, Interrupted  # noqa: E402
 from cvae_tf.export import MODEL_FILES, save_model  # noqa: E402
 from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
-from cvae_tf.runs import run_folders  # noqa: E402
+from cvae_tf.runs import check_present, claim, locked, run_folders, set_aside  # noqa: E402
 from cvae_tf.schedules import MILESTONES, milestone_factor  # noqa: E402
+from cvae_tf.stopping import Stopped, StopRequest  # noqa: E402
 from cvae_tf.unet import UNet  # noqa: E402
 
 
@@ -65,25 +69,24 @@ def _learning_rate(config, clips):
     return config.lr
 
 
-def _open_run(config, folders):
-    """Make the run's folder and its ``config.json``, or check that an existing one agrees; nothing else is touched."""
-    export = folders.export
-    check_replaceable(export, MODEL_FILES, "exported model", "--export_dir")
-    if folders.config.exists():
-        saved = load_config(folders.config)
-        free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "val_every", "lr", "batch_norm"}
-        for name in saved.__dataclass_fields__.keys() - free:
-            if getattr(saved, name) != getattr(config, name):
-                raise InputError(f"{folders.root} was begun with --{name} {getattr(saved, name)}, now it is "
-                                 f"{getattr(config, name)}; give the same value, or another --run_dir")
-    elif (export / "saved_model.pb").is_file():
-        raise InputError(f"{export}: holds the model of another run; choose another --export_dir or --run_dir")
-    try:
-        export.parent.mkdir(parents=True, exist_ok=True)  # rather now than after the first epochs
-    except OSError as error:
-        raise InputError(f"{export.parent}: cannot be made ({error.strerror}); choose another --export_dir") from error
-    with atomic(folders.config) as unfinished:
-        unfinished.write_text(config.to_json())
+def _check_run(config, folders):
+    """Refuse an existing run that was begun with other settings, and an export that would replace another's."""
+    if not folders.config.exists():
+        if (folders.export / "saved_model.pb").is_file():
+            raise InputError(f"{folders.export}: holds the model of another run; choose another --export_dir or "
+                             "--run_dir")
+        if CheckpointFolder(folders.checkpoints).files():
+            raise InputError(f"{folders.config}: is missing, while there are checkpoints; put it back, or start over "
+                             "with --fresh")
+        return
+    saved = load_config(folders.config)
+    free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "checkpoint_minutes", "val_every", "lr",
+            "batch_norm"}
+    differ = [f"--{name} {getattr(saved, name)}, now {getattr(config, name)}"
+              for name in saved.__dataclass_fields__.keys() - free if getattr(saved, name) != getattr(config, name)]
+    if differ:
+        raise InputError(f"{folders.root} was begun with {'; '.join(sorted(differ))}; give the same, or another "
+                         "--run_dir, or start over with --fresh")
 
 
 def _record_settings(config, folders):
@@ -104,53 +107,112 @@ def _fit(model, clips, config, first_step, run_callbacks):
         start = max(first_step, clips.first_step(first))
         model.fit(clips.dataset(start, clips.first_step(last + 1)), initial_epoch=first, epochs=last + 1,
                   steps_per_epoch=steps, callbacks=run_callbacks, shuffle=False)
-        if model.stop_training:
-            return
 
 
-def train(config):
+def train(config, fresh=False):
     """Train, or continue, the run of ``config``; export the best and the last model; print where everything is.
 
+    Args:
+        config: of the run.
+        fresh: set an existing run of that folder aside, under another name, and start over.
+
     Raises:
-        InputError: see the modules that read the data and write the files; or the run diverged, or TensorFlow could
-            not read or write a file or ran out of memory.
+        InputError: see the modules that read the data and write the files; or another process trains this run, it was
+            begun with other settings, it diverged, or TensorFlow could not read or write a file.
+        Interrupted: on SIGINT or SIGTERM, after the step in progress, with everything saved.
     """
     try:
-        _train(config)
-    except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError,
-            tf.errors.ResourceExhaustedError) as error:
-        raise InputError(f"TensorFlow stopped: {str(error).splitlines()[0]}; look for a damaged checkpoint, a full "
-                         "disk or memory, or lower --batch_size") from error
+        with contextlib.ExitStack() as stack:
+            _train(config, fresh, stack)
+    except tf.errors.ResourceExhaustedError as error:
+        raise InputError(f"TensorFlow stopped: {_first_line(error)}; look for a full disk or memory, or lower "
+                         "--batch_size") from error
+    except tf.errors.OpError as error:
+        raise InputError(f"TensorFlow stopped: {_first_line(error)}; look for a damaged file or a full disk") from error
 
 
-def _train(config):
-    began = time.monotonic()
-    limit = callbacks.TimeLimit(config.max_minutes)
-    training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
+def _first_line(error):
+    return str(error).splitlines()[0]
+
+
+def _train(config, fresh, stack):
+    began, stop = time.monotonic(), StopRequest(config.max_minutes)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    folders, training, (frames, poses) = _open(config, fresh, stack)
     clips = data.training_clips(config, training)
-    frames, poses = validation.longest(config.val_vi_len)
-    folders = run_folders(config)
-    _open_run(config, folders)
     model = build_model(config, clips)
-    validate = callbacks.Validation(frames, poses, config, folders,
+    store = CheckpointFolder(folders.checkpoints)
+    validate = callbacks.Validation(frames, poses, config, folders, stop=stop,
                                     keep_best=lambda: save_model(model, folders.export, config))
-    checkpoints = callbacks.Checkpoints(model, clips, folders.checkpoints, validate.best)
-    first_step = checkpoints.restore()
+    checkpoints = callbacks.Checkpoints(model, clips, store, validate, stop,
+                                        keep_last=lambda: save_model(model, folders.last_model, config),
+                                        minutes=config.checkpoint_minutes)
+    first_step, last_step = checkpoints.restore(), clips.first_step(config.num_epoch)
+    if first_step > last_step:
+        raise InputError(f"{folders.root}: has {clips.epoch_of(first_step - 1) + 1} epochs behind it, more than the "
+                         f"--num_epoch {config.num_epoch}; give a higher number")
+    if not folders.config.exists() or folders.config.read_text() != config.to_json():
+        with atomic(folders.config) as unfinished:
+            unfinished.write_text(config.to_json())
     if config.lr_schedule == "constant":
         model.optimizer.learning_rate = config.lr  # a variable, which the checkpoint has just restored
-    last_step = clips.first_step(config.num_epoch)
     print(f"{folders.root}: {len(training.frames)} training frames, {len(frames)} validation frames; network "
           f"{config.network}, {model.trainable_parameters:,} trainable parameters; "
           + (f"continuing at step {first_step} of {last_step}" if first_step else f"{last_step} steps"), flush=True)
     if first_step < last_step:
         _record_settings(config, folders)
-        record = callbacks.EpochRecord(folders.metrics, clips, config.num_epoch, clips.epoch_of(first_step))
+        record = callbacks.EpochRecord(folders.metrics, config.num_epoch, clips.epoch_of(first_step))
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
-        _fit(model, clips, config, first_step, [callbacks.EpochSchedules(config), callbacks.StopWhenNotFinite(), limit,
-                                                callbacks.Progress(), validate, record, board, checkpoints])
-    if first_step < last_step or not folders.last_model.exists():
-        save_model(model, folders.last_model, config)
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check_present(folders))
+        try:
+            with stop.listening():
+                _fit(model, clips, config, first_step, [
+                    watch, callbacks.EpochSchedules(config), callbacks.StopWhenNotFinite(clips, store),
+                    callbacks.Progress(), validate, record, board, checkpoints])
+        except Stopped:
+            board.on_train_end()  # Keras has not got there
+            if stop.signal:
+                raise Interrupted(f"stopped by {signal.Signals(stop.signal).name} after step {int(model.steps)} of "
+                                  f"{last_step}; {_how_to_continue(store, folders)}", stop.signal) from None
+            checkpoints.finish_early()
+        except InputError as error:
+            raise InputError(f"{error}; {_how_to_continue(store, folders)}") from error
+    elif not folders.last_model.exists():
+        checkpoints.keep_last()
     _report(model, clips, config, folders, validate, began)
+
+
+def _open(config, fresh, stack):
+    """The run's folders, locked for as long as ``stack`` lives, its training footage and its validation clip.
+
+    Nothing is written before everything that can be refused has been.
+    """
+    folders = run_folders(config)
+    continued = folders.root.exists() and not fresh
+    if continued:
+        stack.enter_context(locked(folders))
+    check_replaceable(folders.export, MODEL_FILES, "exported model", "--export_dir")
+    if not fresh:
+        _check_run(config, folders)
+    elif folders.root.exists() and not (folders.config.exists() or folders.checkpoints.exists()):
+        raise InputError(f"{folders.root}: is no run, so --fresh leaves it alone; choose another --run_dir")
+    training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
+    data.training_clips(config, training)
+    clip = validation.longest(config.val_vi_len)
+    if fresh:
+        for path in set_aside(folders):
+            print(f"what was there is kept as {path}", flush=True)
+    if not continued:
+        folders = claim(config)
+        stack.enter_context(locked(folders))
+    return folders, training, clip
+
+
+def _how_to_continue(store, folders):
+    steps = max(store.files(), default=0)
+    return (f"to continue after step {steps}" if steps else "nothing was saved yet; to begin again") + \
+        f": python train.py --run_dir {folders.root}"
 
 
 def _report(model, clips, config, folders, validate, began):

@@ -8,12 +8,12 @@ from cvae_tf.errors import InputError
 
 
 def test_without_flags_the_demo_trains_on_the_studio():
-    config, dry_run = parse_train_args([])
-    assert config == Config() and config.preset == "demo" and config.data_dir == "studio" and not dry_run
+    config, dry_run, fresh = parse_train_args([])
+    assert config == Config() and config.preset == "demo" and config.data_dir == "studio" and not dry_run and not fresh
 
 
 def test_lab_preset_is_the_seeds_final_setting():
-    config, _ = parse_train_args(["--preset", "lab"])
+    config, *_ = parse_train_args(["--preset", "lab"])
     expected = dict(network="lab", batch_size=2, optim="Adam", lr=1e-3, num_epoch=70, tfr=1.0, tfr_sde=10,
                     tfr_d_step=0.1, kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0,
                     train_vi_len=16, val_vi_len=630, frame_H=32, frame_W=64, gradient_through_time=False,
@@ -23,7 +23,7 @@ def test_lab_preset_is_the_seeds_final_setting():
 
 def test_a_flag_overrides_its_preset_in_either_order_and_spelling():
     for words in (["--preset", "lab", "--num-epoch", "3"], ["--num_epoch=3", "--preset=lab"]):
-        config, _ = parse_train_args(words)
+        config, *_ = parse_train_args(words)
         assert (config.network, config.num_epoch) == ("lab", 3)
 
 
@@ -34,7 +34,7 @@ def test_switches_go_on_and_off():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_resolves_and_survives_json(preset, tmp_path):
-    config, _ = parse_train_args(["--preset", preset])
+    config, *_ = parse_train_args(["--preset", preset])
     (tmp_path / "config.json").write_text(config.to_json())
     assert load_config(tmp_path / "config.json") == config
 
@@ -46,7 +46,7 @@ def test_every_preset_resolves_and_survives_json(preset, tmp_path):
     (["--num_epoch", "three"], "num_epoch.*three"),
     (["--tfr", "1.5"], "--tfr must be at most 1"),
     (["--lr", "0"], "--lr must be above 0"),
-    (["--lr", "nan"], "--lr must be a finite number"),
+    (["--lr", "nan"], "--lr must be a number that a float32 can hold"),
     (["--partial", "0"], "--partial must be above 0"),
     (["--train_vi_len", "1"], "--train_vi_len must be at least 2"),
     (["--kl_anneal_type", "cyclical"], "--kl_anneal_type must be one of Cyclical, Monotonic, WithoutKL"),
@@ -61,9 +61,9 @@ def test_bad_flags_are_refused_by_name(words, message):
 
 
 def test_an_existing_run_needs_no_other_flag(tmp_path):
-    config, _ = parse_train_args(["--preset", "lab", "--lr", "0.5", "--run_dir", str(tmp_path)])
+    config, *_ = parse_train_args(["--preset", "lab", "--lr", "0.5", "--run_dir", str(tmp_path)])
     (tmp_path / "config.json").write_text(config.to_json())
-    again, _ = parse_train_args(["--run_dir", str(tmp_path), "--num_epoch", "99"])
+    again, *_ = parse_train_args(["--run_dir", str(tmp_path), "--num_epoch", "99"])
     assert again == dataclasses.replace(config, num_epoch=99)
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_evaluated_is_refused_with_the_place(tmp_path, lab_tree):
 def test_images_of_two_sizes_are_refused(tmp_path):
     _both(tmp_path, "val", [1, 2])
     _write(tmp_path / "val" / "val_img", [2], size=(100, 100))
-    with pytest.raises(InputError, match="frame0002.png: 100x100 pixels, where frame0001.png has 64x32"):
+    with pytest.raises(InputError, match="frame0002.png: 100x100 pixels, where the first image there has 64x32"):
         load_sequences(tmp_path, "val", 32, 64)
 
 
