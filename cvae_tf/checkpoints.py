@@ -47,7 +47,7 @@ class CheckpointFolder:
         damaged = [path for path in self.path.glob("ckpt-*.index")]  # of an earlier version
         for step, path in self.files().items():
             try:
-                with np.load(path, allow_pickle=False) as content:
+                with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
                     arrays = {name: content[name] for name in content.files}
             except Exception as error:  # whatever damaged bytes make NumPy raise
                 print(f"{path}: damaged ({str(error) or type(error).__name__}), so not used", flush=True)

@@ -33,8 +33,9 @@ class Config:
     preset: str = _flag("demo", "run", "named settings that the other flags override")
     run_dir: str = _flag("", "run", "folder of the run; an existing run is continued [runs/PRESET-N]")
     export_dir: str = _flag("", "run", "folder of the exported SavedModel [saved_models/NAME-OF-RUN]")
-    num_epoch: int = _flag(16, "run", "number of epochs", low=1)
-    steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many clips as fit the data once", low=0)
+    num_epoch: int = _flag(16, "run", "number of epochs", low=1, high=10_000)
+    steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many clips as fit the data once", low=0,
+                                 high=100_000)
     val_every: int = _flag(4, "run", "validate after every so many epochs, and after the last", low=1)
     max_minutes: float = _flag(0.0, "run", "end cleanly after this time, in minutes; 0: no limit", low=0)
     checkpoint_minutes: float = _flag(5.0, "run", "save within an epoch after so many minutes", low=0)
@@ -44,7 +45,7 @@ class Config:
     data_dir: str = _flag(STUDIO, "data", "folder in the lab's layout, or 'studio' for the built-in data set")
     frame_H: int = _flag(32, "data", "frame height in pixels", low=8, high=1024)
     frame_W: int = _flag(64, "data", "frame width in pixels", low=8, high=1024)
-    train_vi_len: int = _flag(16, "data", "frames in a training clip", low=2)
+    train_vi_len: int = _flag(16, "data", "frames in a training clip", low=2, high=10_000)
     val_vi_len: int = _flag(630, "data", "frames of the validation clip", low=2)
     clips: str = _flag("random", "data", "training clips start anywhere, or tile the data in the lab's fixed order",
                        choices=("random", "tiled"))
@@ -62,15 +63,15 @@ class Config:
 
     network: str = _flag("unet", "network", "the efficient multi-scale network, or the lab's", choices=("unet", "lab"))
     width: int = _flag(24, "network", "unet: channels at half resolution", low=4, high=512)
-    F_dim: int = _flag(128, "network", "lab: frame features", low=1)
-    L_dim: int = _flag(32, "network", "lab: pose (label) features", low=1)
-    N_dim: int = _flag(12, "network", "channels of the latent map", low=1)
-    D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2)
+    F_dim: int = _flag(128, "network", "lab: frame features", low=1, high=4096)
+    L_dim: int = _flag(32, "network", "lab: pose (label) features", low=1, high=4096)
+    N_dim: int = _flag(12, "network", "channels of the latent map", low=1, high=4096)
+    D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2, high=4096)
     batch_norm: str = _flag("inference", "network", "lab: outside training, normalise poses by the running statistics, "
                             "or by the batch as in training", choices=("inference", "train"))
 
     kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
-    kl_anneal_cycle: int = _flag(7, "objective", "cycles of Cyclical over all epochs", low=1)
+    kl_anneal_cycle: int = _flag(7, "objective", "cycles of Cyclical over all epochs", low=1, high=10_000)
     kl_anneal_ratio: float = _flag(1e-3, "objective", "beta at the top of a cycle; all the time with WithoutKL", low=0)
     tfr: float = _flag(0.0, "objective", "teacher-forcing ratio at first: 1 feeds true frames, 0 runs freely",
                        low=0, high=1)
@@ -80,7 +81,7 @@ class Config:
                           "an epoch (the lab) or each frame (scheduled sampling)", choices=("batch", "epoch", "frame"))
     gradient_through_time: bool = _flag(False, "objective", "keep the gradient through fed-back frames")
 
-    batch_size: int = _flag(4, "optimiser", "clips in a batch", low=1)
+    batch_size: int = _flag(4, "optimiser", "clips in a batch", low=1, high=65_536)
     optim: str = _flag("AdamW", "optimiser", "optimiser", choices=("Adam", "AdamW"))
     lr: float = _flag(1e-3, "optimiser", "learning rate at its highest")
     lr_schedule: str = _flag("cosine", "optimiser", "constant; milestones: divided by 10 from epoch 2 and by 100 from "
@@ -188,7 +189,10 @@ def parse_train_args(argv):
         raise InputError(f"--preset must be one of {', '.join(PRESETS)}, received '{args['preset']}'")
     existing = Path(args.get("run_dir", "")) / "config.json"
     if "preset" not in args and args.get("run_dir") and not fresh and existing.exists():
-        base = dataclasses.asdict(load_config(existing))
+        try:
+            base = dataclasses.asdict(load_config(existing))
+        except InputError as error:
+            raise InputError(f"{error}; put it back, or start over with --fresh") from error
         del base["max_minutes"]  # was for that session
     else:
         base = PRESETS[args.get("preset", "demo")]

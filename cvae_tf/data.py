@@ -182,6 +182,7 @@ class Clips:
 def training_clips(config, footage):
     """`Clips` of ``footage`` as ``config`` wants them."""
     return Clips(footage, config.train_vi_len, config.batch_size, tiled=config.clips == "tiled",
-                 context=config.context, share=config.partial, early_share=config.fast_partial,
+                 context=config.context, share=config.partial,
+                 early_share=config.fast_partial if config.fast_train else 1.0,
                  early_epochs=config.fast_train_epoch if config.fast_train else 0,
                  steps_per_epoch=config.steps_per_epoch, seed=config.seed)

@@ -163,16 +163,22 @@ def check_replaceable(path, names, what, flag):
         if foreign:
             raise InputError(f"{path}: is no {what}, but would be replaced by one, with the {foreign[0]} in it; choose "
                              f"another {flag}")
-    check_writable(path, flag)
+    _check_place(path, flag)
 
 
 def check_writable(path, flag):
-    """Refuse a path at which nothing can be written, before any work is done for it.
+    """Refuse a path at which no file can be written, before any work is done for it.
 
     Raises:
-        InputError: it lies below a file or in a folder that may not be written; ``flag`` chooses another.
+        InputError: it is a folder, lies below a file or in a folder that may not be written; ``flag`` chooses another.
     """
     path = Path(path).absolute()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; choose another {flag}")
+    _check_place(path, flag)
+
+
+def _check_place(path, flag):
     above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{path}: cannot be written, because of {above}; choose another {flag}")

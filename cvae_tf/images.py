@@ -180,12 +180,11 @@ def read_cached(root, name, frame_paths, pose_paths, height, width):
     shape = (2, len(frame_paths), height, width, 3)
     beside = root / ".cvae_tf_cache"
     elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvae_tf"
-    for folder in (beside, elsewhere):
-        for path in folder.glob(f"{glob.escape(name)}_*.npy"):
-            cached = _read_cache(path, shape)
-            if cached is not None:
-                return cached[0], cached[1]
-            print(f"{path}: damaged, so not used", flush=True)
+    for path in _list_caches((beside, elsewhere), name):
+        cached = _read_cache(path, shape)
+        if cached is not None:
+            return cached[0], cached[1]
+        print(f"{path}: damaged, so not used", flush=True)
     (w, h), (pose_w, pose_h) = image_size(frame_paths[0]), image_size(pose_paths[0])
     if abs(w * pose_h / (h * pose_w) - 1) > 0.01:
         raise InputError(f"{pose_paths[0]}: {pose_w}x{pose_h} pixels are not of the shape of the frames, {w}x{h}")
@@ -201,6 +200,16 @@ def read_cached(root, name, frame_paths, pose_paths, height, width):
         except InputError as error:
             print(f"Not cached there: {error}", flush=True)
     return images[0], images[1]
+
+
+def _list_caches(folders, name):
+    found = []
+    for folder in folders:
+        try:
+            found += folder.glob(f"{glob.escape(name)}_*.npy")
+        except OSError:  # a folder that may not be read holds nothing for us
+            pass
+    return found
 
 
 def _read_cache(path, shape):

@@ -11,7 +11,7 @@ import numpy as np
 from cvae_tf import images, studio
 from cvae_tf.config import STUDIO, normalise_flags, parser_for
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic, check_checksums, write_csv
+from cvae_tf.files import atomic, check_checksums, check_writable, write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
@@ -34,8 +34,9 @@ class Generator:
         self._tf = tf
         try:
             self._loaded = tf.saved_model.load(str(path))  # kept: its variables live only as long as it does
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            raise InputError(f"{path}: the SavedModel cannot be loaded ({str(error).splitlines()[0]})") from error
+        except Exception as error:  # whatever damaged bytes make TensorFlow raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{path}: the SavedModel cannot be loaded ({reason}); copy or train it again") from error
         for name, needed in (("generate", {"first_frame", "poses", "seed", "temperature"}),
                              ("reconstruct", {"frames", "poses"})):
             signature = self._loaded.signatures.get(name)
@@ -169,14 +170,14 @@ def predict(args):
     Raises:
         InputError: an input is missing or unreadable, or the output cannot be written.
     """
-    path = Path(args.model) if args.model else newest_model()
+    path, output = Path(args.model) if args.model else newest_model(), Path(args.output)
+    check_writable(output, "--output")
     generate = Generator(path)
     first_frame, poses, given, truth = _read_input(args, generate.height, generate.width)
     if given and len(poses) < 2:
         raise InputError("only one pose, and it is the first frame's own; give at least one more")
     films = [generate(first_frame, poses[given:], args.seed + k, args.temperature) for k in range(args.samples)]
     shown = [np.concatenate([first_frame[None], film]) if given else film for film in films]
-    output = Path(args.output)
     panels = shown if truth is None else [truth, poses, *shown]
     write_gif(output, to_uint8(side_by_side(*panels)), fps=args.fps, scale=args.scale)
     names = ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]

@@ -3,14 +3,13 @@
 ``python predict.py --model saved_models/NAME --data_dir ROOT --split test --out DIR [--csv submission.csv]``
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from cvae_tf import images
 from cvae_tf.errors import InputError
-from cvae_tf.files import write_csv
+from cvae_tf.files import check_writable, write_csv
 from cvae_tf.prediction import Generator, newest_model
 from cvae_tf.sequences import sequence_folders, split_folder
 from cvae_tf.video import to_uint8, write_gif
@@ -54,8 +53,7 @@ def predict_split(args):
         folder = Path(args.csv).absolute().parent
         if folder != Path(args.out).absolute() and not folder.is_dir():
             raise InputError(f"{args.csv}: there is no folder {folder}; make it, or choose another --csv")
-        if Path(args.csv).is_dir() or folder.is_dir() and not os.access(folder, os.W_OK):
-            raise InputError(f"{args.csv}: no file can be written there; choose another --csv")
+        check_writable(args.csv, "--csv")
     path = Path(args.model) if args.model else newest_model()
     sequences = test_sequences(args.data_dir, args.split)
     generate = Generator(path)

@@ -1,6 +1,8 @@
 """Shared pieces: small footage, a small model, and the programs as a user starts them."""
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +63,29 @@ def lab_tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "LAB4_Dataset"
     studio.write_tree(root, 1, 32, 64, length=40)
     return root
+
+
+class Ended:
+    """How a program ended: exit code, and what it printed."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def end_of(tmp_path, monkeypatch, capsys):
+    """Run a program in this process, in ``tmp_path``, to its end: ``end_of("train.py", "--lr", "fast")``."""
+    def run(program, *words):
+        source = ROOT / program if program.endswith(".py") else ROOT / (program.replace(".", "/") + ".py")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            runpy.run_path(str(source), run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return Ended(code, *capsys.readouterr())
+    return run

@@ -87,7 +87,7 @@ def test_a_submission_scores_as_the_evaluation_says(tree, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("words, message", [
     (["--csv", "nowhere/x.csv"], "nowhere/x.csv: there is no folder .*nowhere; make it, or choose another --csv"),
-    (["--csv", ""], "no file can be written there"),
+    (["--csv", ""], "is a folder; choose another --csv"),
     (["--split", "val"], "val: no such folder"),
     (["--poses", "x"], "--poses cannot be given with --data_dir"),
     (["--output", "x.gif"], "--output cannot be given with --data_dir"),

@@ -1,0 +1,330 @@
+"""What can be wrong with what a user gives: each case ends with exit code 2 and one line that says so."""
+
+import os
+import re
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from PIL import Image
+
+from cvae_tf.checkpoints import CheckpointFolder
+from cvae_tf.config import Config
+
+STUDIO = ROOT / "saved_models" / "studio"
+
+
+def _refused(ended, message):
+    lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert ended.code == 2 and len(lines) == 1, ended.err
+    assert "Traceback" not in ended.err
+    assert re.search(message, lines[0]), lines[0]
+
+
+def _files(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.name != "lock")
+
+
+# ---------------------------------------------------------------------- flags of training
+
+FLAGS = [
+    (["--preset", "nonsense"], "--preset must be one of demo, debug"),
+    (["--nonsense", "1"], "unrecognized arguments: --nonsense 1; see train.py --help"),
+    (["--num_ep", "3"], "unrecognized arguments: --num_ep 3"),
+    (["extra"], "unrecognized arguments: extra"),
+    (["--lr"], "argument --lr: expected one argument"),
+    (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+    (["--lr", "nan"], "--lr must be a number that a float32 can hold, received nan"),
+    (["--lr", "1e39"], "--lr must be a number that a float32 can hold"),
+    (["--lr", "0"], "--lr must be above 0, received 0.0"),
+    (["--lr=-1"], "--lr must be above 0"),
+    (["--num_epoch", "0"], "--num_epoch must be at least 1, received 0"),
+    (["--num_epoch", "1.5"], "invalid int value: '1.5'"),
+    (["--num_epoch", "1000000000000"], "--num_epoch must be at most 10000"),
+    (["--steps_per_epoch=-1"], "--steps_per_epoch must be at least 0"),
+    (["--batch_size", "0"], "--batch_size must be at least 1"),
+    (["--batch_size", "1000000"], "--batch_size must be at most"),
+    (["--train_vi_len", "1"], "--train_vi_len must be at least 2"),
+    (["--val_vi_len", "1"], "--val_vi_len must be at least 2"),
+    (["--val_every", "0"], "--val_every must be at least 1"),
+    (["--max_minutes=-1"], "--max_minutes must be at least 0"),
+    (["--checkpoint_minutes=-1"], "--checkpoint_minutes must be at least 0"),
+    (["--max_frames=-1"], "--max_frames must be at least 0"),
+    (["--tfr", "1.5"], "--tfr must be at most 1"),
+    (["--tfr_d_step=-0.1"], "--tfr_d_step must be at least 0"),
+    (["--tfr_draw", "sometimes"], "--tfr_draw: .*|--tfr_draw must be one of batch, epoch, frame"),
+    (["--partial", "0"], "--partial must be above 0"),
+    (["--fast_partial", "2"], "--fast_partial must be at most 1"),
+    (["--frame_H", "33"], "needs a frame height and width that 8 divides, received 33x64"),
+    (["--frame_W", "4096"], "--frame_W must be at most 1024"),
+    (["--width", "100000"], "--width must be at most 512"),
+    (["--network", "gan"], "--network must be one of unet, lab"),
+    (["--network", "lab", "--F_dim", "4"], "--F_dim must be at least 8 with --network lab"),
+    (["--kl_anneal_type", "Sometimes"], "--kl_anneal_type must be one of Cyclical, Monotonic, WithoutKL"),
+    (["--kl_anneal_ratio=-1"], "--kl_anneal_ratio must be at least 0"),
+    (["--kl_anneal_cycle", "0"], "--kl_anneal_cycle must be at least 1"),
+    (["--clip_norm", "0"], "--clip_norm must be above 0"),
+    (["--weight_decay", "inf"], "--weight_decay must be a number that a float32 can hold"),
+    (["--optim", "SGD"], "--optim must be one of Adam, AdamW"),
+    (["--seed=-1"], "--seed must be at least 0"),
+    (["--seed", "2147483648"], "--seed must be at most 2147483647"),
+    (["--studio_sequences", "0"], "--studio_sequences must be at least 1"),
+    (["--fresh"], "--fresh needs the --run_dir"),
+]
+
+
+@pytest.mark.parametrize("words, message", FLAGS, ids=[" ".join(words) for words, _ in FLAGS])
+def test_flags_of_training(words, message, end_of, tmp_path):
+    _refused(end_of("train.py", *words), message)
+    assert _files(tmp_path) == []
+
+
+# ---------------------------------------------------------------------- data folders
+
+def _tree(root, frames=12, size=(64, 32)):
+    for split in ("train", "val"):
+        for kind in ("img", "label"):
+            folder = root / split / f"{split}_{kind}"
+            folder.mkdir(parents=True)
+            for n in range(frames):
+                Image.new("RGB", size, (n, 0, 0)).save(folder / f"frame{n:03d}.png")
+    return root
+
+
+def _bomb(path):
+    """A PNG file that says it has 20,000 x 20,000 pixels."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10_000)))
+                     + chunk(b"IEND", b""))
+
+
+def _animation(path):
+    pictures = [Image.new("RGB", (64, 32), (n, n, n)) for n in range(3)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+
+
+FRAME, POSE = "train/train_img/frame005.png", "train/train_label/frame005.png"
+DATA = {
+    "missing": (lambda root: shutil.rmtree(root), "train_img: no such folder"),
+    "a file": (lambda root: (shutil.rmtree(root), root.write_text("x")), "train_img: no such folder"),
+    "without validation": (lambda root: shutil.rmtree(root / "val"), "val_img: no such folder"),
+    "empty": (lambda root: [p.unlink() for p in (root / "train/train_img").iterdir()], "train_img: no PNG images"),
+    "without pose": (lambda root: (root / POSE).unlink(), "train_img/frame005.png: this frame has no pose"),
+    "duplicate numbers": (lambda root: shutil.copy(root / FRAME, root / "train/train_img/f5.png"),
+                          "(f5|frame005).png and (f5|frame005).png have the same number"),
+    "no number": (lambda root: (root / FRAME).rename(root / "train/train_img/frame.png"),
+                  "frame.png: the name holds no number"),
+    "hidden files only": (lambda root: [p.rename(p.with_name("." + p.name))
+                                        for p in (root / "train/train_img").iterdir()], "no PNG images"),
+    "symlink loop": (lambda root: ((root / FRAME).unlink(), (root / FRAME).symlink_to("frame005.png")),
+                     "frame005.png: is no file that can be read"),
+    "broken link": (lambda root: ((root / FRAME).unlink(), (root / FRAME).symlink_to("nowhere")),
+                    "frame005.png: is no file that can be read"),
+    "folder loop": (lambda root: (shutil.rmtree(root / "train/train_img"),
+                                  (root / "train/train_img").symlink_to("train_img")), "train_img: no such folder"),
+    "pipe": (lambda root: ((root / FRAME).unlink(), os.mkfifo(root / FRAME)), "is no file that can be read"),
+    "folder in place of an image": (lambda root: ((root / FRAME).unlink(), (root / FRAME).mkdir()),
+                                    "is no file that can be read"),
+    "zero bytes": (lambda root: (root / FRAME).write_bytes(b""), "frame005.png: not a readable image"),
+    "truncated": (lambda root: (root / FRAME).write_bytes((root / FRAME).read_bytes()[:-30]),
+                  "frame005.png: not a readable image"),
+    "truncated pose": (lambda root: (root / POSE).write_bytes((root / POSE).read_bytes()[:45]),
+                       "train_label/frame005.png: not a readable image"),
+    "text": (lambda root: (root / FRAME).write_text("no image"), "neither a PNG nor a JPEG file"),
+    "PostScript": (lambda root: (root / FRAME).write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\n"),
+                   "neither a PNG nor a JPEG file"),
+    "GIF": (lambda root: Image.new("RGB", (64, 32)).save(root / FRAME, format="GIF"), "neither a PNG nor a JPEG file"),
+    "animation": (lambda root: _animation(root / FRAME), "an animation of 3 images"),
+    "1x1": (lambda root: Image.new("RGB", (1, 1)).save(root / FRAME), "1x1 pixels are fewer than the model's 64x32"),
+    "decompression bomb": (lambda root: _bomb(root / FRAME), "frame005.png: not a readable image .*bomb"),
+    "two sizes": (lambda root: Image.new("RGB", (128, 64)).save(root / FRAME),
+                  "128x64 pixels, where the first image there has 64x32"),
+    "poses of another shape": (lambda root: [Image.new("RGB", (64, 64)).save(p)
+                                             for p in (root / "train/train_label").iterdir()],
+                               "64x64 pixels are not of the shape of the frames, 64x32"),
+    "too few for a clip": (lambda root: [p.unlink() for p in sorted((root / "train/train_img").iterdir())[5:]],
+                           "too short: a clip takes 8 frames and the longest uncut run in use has 5"),
+    "one validation frame": (lambda root: [p.unlink() for p in sorted((root / "val/val_img").iterdir())[1:]],
+                             "validation needs at least 2 frames"),
+}
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_data_folders(case, end_of, tmp_path):
+    spoil, message = DATA[case]
+    spoil(_tree(tmp_path / "data"))
+    before = _files(tmp_path)
+    _refused(end_of("train.py", "--preset", "debug", "--data_dir", "data"), message)
+    assert [path for path in _files(tmp_path) if ".cvae_tf_cache" not in str(path)] == before
+
+
+@pytest.fixture
+def nobody():
+    """Rights of another user than root, for whom all files are readable."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        yield
+        os.seteuid(0)
+    else:
+        yield
+
+
+def test_an_image_without_permission(end_of, tmp_path, request):
+    (_tree(tmp_path / "data") / FRAME).chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    request.getfixturevalue("nobody")
+    _refused(end_of("train.py", "--preset", "debug", "--data_dir", "data"), "frame005.png: .*ermission denied")
+
+
+def test_a_folder_that_cannot_be_written(end_of, tmp_path, request):
+    (tmp_path / "runs").mkdir(mode=0o555)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    request.getfixturevalue("nobody")
+    _refused(end_of("train.py", "--preset", "debug", "--export_dir", "/tmp/model"),
+             "runs/debug-1: cannot be made .Permission denied.; choose another --run_dir")
+
+
+# ---------------------------------------------------------------------- runs
+
+def _run(root, **options):
+    config = Config(preset="debug", run_dir="run", export_dir="model", **options)
+    root.mkdir()
+    (root / "config.json").write_text(config.to_json())
+    return config
+
+
+def _checkpoints(root, damaged):
+    CheckpointFolder(root / "checkpoints").save(3, {"x": np.zeros(100)})
+    if damaged:
+        path = root / "checkpoints" / "step_00000003.npz"
+        path.write_bytes(path.read_bytes()[:200])
+
+
+RUNS = {
+    "damaged settings": (lambda root: (_run(root), (root / "config.json").write_text("{\"preset\": ")),
+                         [], "config.json: not a configuration of this program .*; put it back, or .*--fresh"),
+    "settings of another program": (lambda root: (_run(root), (root / "config.json").write_text('{"gpus": 8}')),
+                                    [], "config.json: not a configuration of this program"),
+    "another network": (lambda root: _run(root, width=8), ["--preset", "debug", "--width", "16"],
+                        "run was begun with .*--width 8, now 16"),
+    "another seed and data": (lambda root: _run(root), ["--preset", "demo", "--seed", "3", "--data_dir", "x"],
+                              "begun with --data_dir studio, now x; --seed 0, now 3; give the same"),
+    "a file": (lambda root: root.write_text("x"), ["--max_frames", "64"], "run: .*Not a directory"),
+    "checkpoints without settings": (lambda root: (_run(root), _checkpoints(root, False),
+                                                   (root / "config.json").unlink()), [],
+                                     "config.json: is missing, while there are checkpoints"),
+    "checkpoints all damaged": (lambda root: (_run(root, max_frames=64), _checkpoints(root, True)), [],
+                                "none of the 1 checkpoints there can be read"),
+    "checkpoints of an earlier version": (
+        lambda root: (_run(root, max_frames=64), (root / "checkpoints").mkdir(),
+                      (root / "checkpoints" / "ckpt-9.index").write_bytes(b"x")), [],
+        "none of the 1 checkpoints there can be read.*--fresh"),
+    "checkpoint of other footage": (lambda root: (_run(root, max_frames=64), _checkpoints(root, False)), [],
+                                    "the training frames are not those that this run was begun with"),
+    "fresh over a foreign folder": (lambda root: (root.mkdir(), (root / "thesis.txt").write_text("mine")), ["--fresh"],
+                                    "run: is no run, so --fresh leaves it alone"),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_runs(case, end_of, tmp_path):
+    make, words, message = RUNS[case]
+    make(tmp_path / "run")
+    before = _files(tmp_path)
+    _refused(end_of("train.py", "--run_dir", "run", *words), message)
+    assert _files(tmp_path) == before
+
+
+# ---------------------------------------------------------------------- models, and what to predict
+
+def _copy(tmp_path):
+    return shutil.copytree(STUDIO, tmp_path / "model")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _unchecked(model, name, size):
+    """An older version's model, without checksums, of whose file ``name`` only ``size`` bytes are there."""
+    (model / "checksums.txt").unlink()
+    (model / name).write_bytes((model / name).read_bytes()[:size])
+
+
+def _other_program(model):
+    shutil.rmtree(model)
+    module = tf.Module()
+    module.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec(())])
+    tf.saved_model.save(module, str(model), signatures=module.double)
+
+
+WEIGHTS = "variables/variables.data-00000-of-00001"
+MODELS = {
+    "missing": (shutil.rmtree, "model: no SavedModel in this folder; train one"),
+    "a file": (lambda model: (shutil.rmtree(model), model.write_text("x")), "model: no SavedModel in this folder"),
+    "half copied": (lambda model: shutil.rmtree(model / "variables"), "variables.index|variables.data.* is missing"),
+    "damaged weights": (lambda model: _flip(model / WEIGHTS), "variables.data.*: is damaged .its checksum differs"),
+    "damaged graph": (lambda model: _flip(model / "saved_model.pb"), "saved_model.pb: is damaged"),
+    "damaged checksums": (lambda model: (model / "checksums.txt").write_bytes(b"\xff\xfe"), "cannot be read"),
+    "older, graph cut": (lambda model: _unchecked(model, "saved_model.pb", 1000), "the SavedModel cannot be loaded"),
+    "older, weights cut": (lambda model: _unchecked(model, WEIGHTS, 1000), "the SavedModel cannot be loaded"),
+    "older, empty graph": (lambda model: _unchecked(model, "saved_model.pb", 0), "the SavedModel cannot be loaded"),
+    "of another program": (_other_program, "has no signature 'generate'"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_models(case, end_of, tmp_path):
+    spoil, message = MODELS[case]
+    spoil(_copy(tmp_path))
+    before = _files(tmp_path)
+    _refused(end_of("predict.py", "--model", "model"), message)
+    assert _files(tmp_path) == before
+
+
+TREE = ["--poses", "data/val/val_label"]
+PREDICTIONS = [
+    (["--output", "film.mp4"], "--output must end in .gif, received film.mp4"),
+    (["--output", "data.gif"], "data.gif: is a folder; choose another --output"),
+    (["--output", "data/val/val_img/frame001.png/x.gif"], "cannot be written, because of .*frame001.png"),
+    (["--seed=-1"], "--seed must be from 0 to 2147483647"),
+    (["--seed", "2147483647", "--samples", "2"], "--seed plus --samples must be at most"),
+    (["--samples", "0"], "--samples must be from 1 to 64"),
+    (["--temperature", "nan"], "--temperature must be from 0 to 100"),
+    (["--fps", "0"], "--fps must be from 1 to 50"),
+    (["--scale", "1000"], "--scale must be from 1 to 32"),
+    (["--first_frame", "x.png"], "--first_frame and --truth need --poses FOLDER"),
+    (TREE, "--poses needs the first frame"),
+    ([*TREE, "--first_frame", "nowhere.png"], "nowhere.png: not a readable image"),
+    ([*TREE, "--first_frame", "data"], "data: not a readable image"),
+    ([*TREE, "--truth", "short"], "short: no true frame frame003.png for the pose of that name"),
+    (["--poses", "empty", "--truth", "short"], "empty: no PNG images in this folder"),
+    (["--poses", "nowhere", "--truth", "short"], "nowhere: no such folder"),
+    (["--poses", "one", "--truth", "data/val/val_img"], "only one pose, and it is the first frame's own"),
+    (["--data_dir", "data", "--output", "x.gif"], "--output cannot be given with --data_dir"),
+    (["--data_dir", "data"], "data/test: no such folder"),
+]
+
+
+@pytest.mark.parametrize("words, message", PREDICTIONS, ids=[" ".join(words) for words, _ in PREDICTIONS])
+def test_predictions(words, message, end_of, tmp_path):
+    root = _tree(tmp_path / "data")
+    for folder, count in (("short", 3), ("one", 1), ("empty", 0)):
+        (tmp_path / folder).mkdir()
+        for n in range(count):
+            shutil.copy(root / f"val/val_img/frame{n:03d}.png", tmp_path / folder)
+    (tmp_path / "data.gif").mkdir()
+    before = _files(tmp_path)
+    _refused(end_of("predict.py", "--model", STUDIO, *words), message)
+    assert _files(tmp_path) == before
