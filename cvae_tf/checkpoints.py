@@ -31,7 +31,7 @@ class CheckpointFolder:
             InputError: it cannot be written; the older ones are untouched.
         """
         with atomic(self.path / f"step_{step:08d}.npz") as unfinished, open(unfinished, "wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, **arrays, names=np.array(list(arrays)))
         for path in [path for number, path in self.files().items() if number <= step][self.keep:]:
             path.unlink(missing_ok=True)
 
@@ -48,7 +48,7 @@ class CheckpointFolder:
         for step, path in self.files().items():
             try:
                 with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
-                    arrays = {name: content[name] for name in content.files}
+                    arrays = {name: content[name] for name in content["names"].tolist()}
             except Exception as error:  # whatever damaged bytes make NumPy raise
                 print(f"{path}: damaged ({str(error) or type(error).__name__}), so not used", flush=True)
                 damaged.append(path)

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from cvae_tf.errors import InputError
 from cvae_tf.files import CHECKSUMS, atomic, write_checksums
 
 # What an exported model's folder holds.
@@ -39,7 +40,10 @@ def save_model(model, path, config):
     module.weights = [weight.value for weight in model.network.weights]
     module.generate, module.reconstruct = generate, reconstruct
     with atomic(path) as unfinished:
-        tf.saved_model.save(module, str(unfinished), signatures={
-            "generate": generate, "serving_default": generate, "reconstruct": reconstruct})
+        try:
+            tf.saved_model.save(module, str(unfinished), signatures={
+                "generate": generate, "serving_default": generate, "reconstruct": reconstruct})
+        except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError, tf.errors.UnknownError) as error:
+            raise InputError(f"{path}: cannot be written ({error.message.rpartition('; ')[2]})") from error
         (unfinished / "config.json").write_text(config.to_json())
         write_checksums(unfinished)

@@ -124,15 +124,13 @@ def train(config, fresh=False):
     try:
         with contextlib.ExitStack() as stack:
             _train(config, fresh, stack)
-    except tf.errors.ResourceExhaustedError as error:
-        raise InputError(f"TensorFlow stopped: {_first_line(error)}; look for a full disk or memory, or lower "
-                         "--batch_size") from error
     except tf.errors.OpError as error:
-        raise InputError(f"TensorFlow stopped: {_first_line(error)}; look for a damaged file or a full disk") from error
+        raise InputError(_plain(error)) from error
 
 
-def _first_line(error):
-    return str(error).splitlines()[0]
+def _plain(error):
+    return (f"TensorFlow stopped: {str(error).splitlines()[0]}; look for a full disk, or for too little memory for "
+            "this --batch_size")
 
 
 def _train(config, fresh, stack):
@@ -178,6 +176,8 @@ def _train(config, fresh, stack):
             checkpoints.finish_early()
         except InputError as error:
             raise InputError(f"{error}; {_how_to_continue(store, folders)}") from error
+        except tf.errors.OpError as error:
+            raise InputError(f"{_plain(error)}; {_how_to_continue(store, folders)}") from error
     elif not folders.last_model.exists():
         checkpoints.keep_last()
     _report(model, clips, config, folders, validate, began)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
@@ -18,6 +19,11 @@ from cvae_tf import studio
 from cvae_tf.data import Footage
 from cvae_tf.model import CVAE
 from cvae_tf.unet import UNet
+
+# ``--hypothesis-profile long`` looks for new cases; without it, the cases are the same each time.
+hypothesis.settings.register_profile("short", max_examples=60, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("long", max_examples=3000, deadline=None, database=None)
+hypothesis.settings.load_profile("short")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -101,3 +101,40 @@ def test_bad_folders_are_refused_by_name_and_leave_no_cache(tmp_path, break_it, 
     with pytest.raises(InputError, match=message):
         data.load_footage(_config(tmp_path), "train")
     assert not list(tmp_path.glob(".cvae_tf_cache/*"))
+
+
+def test_images_are_read_by_their_content_whatever_their_kind(tmp_path):
+    path, colour = tmp_path / "frame1.png", (200, 100, 50)
+    for image, expected in (
+            (Image.new("1", (64, 32), 1), (255, 255, 255)),
+            (Image.new("RGB", (64, 32), colour).quantize(4), colour),
+            (Image.fromarray(np.full((32, 64), 257 * 77, np.uint16)), (77, 77, 77)),  # 16 bits
+            (Image.new("LA", (64, 32), (9, 128)), (9, 9, 9))):
+        image.save(path, format="PNG")
+        assert images.read_image(path, 32, 64)[0, 0].tolist() == list(expected), image.mode
+    for image, expected in ((Image.new("RGB", (64, 32), colour), colour),
+                            (Image.new("CMYK", (64, 32), (0, 0, 0, 255)), (0, 0, 0))):
+        image.save(path, format="JPEG", quality=100)
+        np.testing.assert_allclose(images.read_image(path, 32, 64)[0, 0], expected, atol=4)
+
+
+def test_names_may_hold_spaces_and_any_letters(tmp_path):
+    root = tmp_path / "Videos von Zoë [1]"
+    _write(root, "train", range(5))
+    for kind in ("img", "label"):
+        for path in (root / "train" / f"train_{kind}").iterdir():
+            path.rename(path.with_name(f"Bild ü {path.stem[5:]}.png"))
+    for _ in range(2):  # decoded, and from the cache
+        assert data.load_footage(_config(root), "train").frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert len(list((root / ".cvae_tf_cache").iterdir())) == 1
+
+
+def test_a_flipped_bit_in_the_cache_is_noticed(tmp_path, capsys):
+    _write(tmp_path, "train", range(5))
+    first = data.load_footage(_config(tmp_path), "train").frames.copy()
+    [cache] = (tmp_path / ".cvae_tf_cache").iterdir()
+    content = bytearray(cache.read_bytes())
+    content[-5] ^= 1
+    cache.write_bytes(content)
+    np.testing.assert_array_equal(data.load_footage(_config(tmp_path), "train").frames, first)
+    assert ".npy: damaged, so not used" in capsys.readouterr().out

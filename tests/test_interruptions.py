@@ -1,0 +1,189 @@
+"""Runs that are interrupted, in this process and in others, and what remains of them."""
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+
+from cvae_tf import data, training
+from cvae_tf.checkpoints import CheckpointFolder
+from cvae_tf.config import PRESETS, Config
+from cvae_tf.errors import InputError
+from cvae_tf.files import read_csv
+from cvae_tf.model import CVAE
+
+FLAGS = dict(PRESETS["debug"], preset="debug", width=4, frame_H=16, frame_W=32, num_epoch=3, steps_per_epoch=3,
+             val_vi_len=12, max_frames=24, val_every=2, tfr=0.5, checkpoint_minutes=0.0)
+WORDS = [word for name, value in FLAGS.items() for word in (f"--{name}", str(value))]
+
+
+def _config(folder, **options):
+    return Config(**{**FLAGS, "run_dir": str(folder / "run"), "export_dir": str(folder / "model"), **options})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    training.train(_config(folder))
+    return folder
+
+
+def _at_step(monkeypatch, number, act):
+    """Call ``act()`` within the training step of that number (from 1)."""
+    step = CVAE.train_step
+
+    def watched(model, clip):
+        done = step(model, clip)
+        tf.py_function(lambda now: act() if now == number else None, [model.steps], [])
+        return done
+
+    monkeypatch.setattr(CVAE, "train_step", watched)
+
+
+def _assert_equal_ends(folder, other):
+    mine, theirs = (CheckpointFolder(at / "run" / "checkpoints").load()[1] for at in (folder, other))
+    assert mine.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+    mine, theirs = (read_csv(at / "run" / "metrics.csv") for at in (folder, other))
+    assert [{**row, "seconds": ""} for row in mine] == [{**row, "seconds": ""} for row in theirs]
+
+
+@pytest.mark.parametrize("number, step, code", [(signal.SIGINT, 5, 130), (signal.SIGTERM, 3, 143)],
+                         ids=["SIGINT within an epoch", "SIGTERM at the end of one"])
+def test_after_a_signal_the_command_that_is_shown_continues_exactly(whole, number, step, code, end_of, tmp_path,
+                                                                    monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        _at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        ended = end_of("train.py", *WORDS, "--run_dir", "run", "--export_dir", "model")
+    assert ended.code == code and signal.getsignal(signal.SIGINT) == before
+    shown = re.search(rf"stopped by {number.name} after step {step} of 9; to continue after step {step}: (.*)",
+                      ended.err)
+    program, *words = shlex.split(shown[1])[1:]
+    ended = end_of(program, *words)
+    assert ended.code == 0 and f"continuing at step {step} of 9" in ended.out
+    _assert_equal_ends(tmp_path, whole)
+
+
+def test_a_killed_run_continues_exactly():
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "crash_test.py", "--kills", "3"], capture_output=True,
+                          text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"killed 3 times .*; (\d+) of \1 runs ended equal", done.stdout)
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    code = ("import os, signal, time; from cvae_tf.stopping import StopRequest\n"
+            "with StopRequest().listening():\n"
+            "    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.2)\n"
+            "print('still here')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 143 and done.stdout == "" and "once more to stop at once" in done.stderr
+
+
+def test_a_finished_run_says_so_and_changes_no_file(whole, capsys):
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in whole.rglob("*") if path.is_file()}
+
+    before = files()
+    training.train(_config(whole))
+    assert "Finished at step 9 of 9" in capsys.readouterr().out and files() == before
+
+
+def test_more_epochs_continue_and_fewer_are_refused(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(InputError, match="has 3 epochs behind it, more than the --num_epoch 2; give a higher number"):
+        training.train(_config(tmp_path, num_epoch=2))
+    training.train(_config(tmp_path, num_epoch=4, kl_anneal_type="Cyclical"))
+    assert "continuing at step 9 of 12" in capsys.readouterr().out
+    rows = read_csv(tmp_path / "run" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert float(rows[3]["beta"]) == pytest.approx(0.75)  # of four epochs; of three, epoch 2 had 2/3
+    assert Config(**{**FLAGS}).num_epoch == 3 and '"num_epoch": 4' in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_the_newest_good_checkpoint_is_used_where_the_last_is_damaged(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "run" / "checkpoints" / "step_00000009.npz"
+    last.write_bytes(last.read_bytes()[:-100])
+    training.train(_config(tmp_path))
+    shown = capsys.readouterr().out
+    assert "step_00000009.npz: damaged" in shown and "continuing at step 8 of 9" in shown
+    _assert_equal_ends(tmp_path, whole)
+
+
+def _spoil_batches(monkeypatch, spoilt):
+    batch = data.Clips.batch
+    monkeypatch.setattr(data.Clips, "batch", lambda self, step: tuple(
+        x * np.float32("nan" if spoilt(step) else 1) for x in batch(self, step)))
+
+
+@pytest.mark.parametrize("options", [dict(lr=1e30), dict(kl_anneal_ratio=1e30)], ids=str)
+def test_an_explosion_ends_with_a_line_and_leaves_no_checkpoint_of_it(options, tmp_path):
+    config = _config(tmp_path, num_epoch=1, steps_per_epoch=40, tfr=1.0, kl_anneal_type="WithoutKL",
+                     **{"kl_anneal_ratio": 1.0, **options})
+    with pytest.raises(InputError) as error:
+        training.train(config)
+    line = str(error.value)
+    assert "not finite in 20 steps in a row, the last of them step 2" in line and "lower --lr" in line
+    assert re.search(r"at learning rate \S+ and beta \S+ on the clips studio 1, frame \d+ to studio 1, frame \d+", line)
+    for path in CheckpointFolder(tmp_path / "run" / "checkpoints").files().values():
+        with np.load(path) as arrays:
+            assert all(np.all(np.abs(arrays[name]) < 1e6) for name in arrays["names"]
+                       if arrays[name].ndim)
+
+
+def test_a_bad_batch_is_skipped_and_counted_and_a_run_continues_from_before_many(tmp_path, monkeypatch, capsys):
+    options = dict(num_epoch=1, steps_per_epoch=30)
+    with monkeypatch.context() as patch:
+        _spoil_batches(patch, lambda step: step == 1 or step >= 5)
+        with pytest.raises(InputError, match="the last of them step 25.*to continue after step 5: python train.py"):
+            training.train(_config(tmp_path, **options))
+    training.train(_config(tmp_path, lr=1e-4, **options))
+    assert "continuing at step 5 of 30" in capsys.readouterr().out
+    [row] = read_csv(tmp_path / "run" / "metrics.csv")
+    assert row["skipped"] == "1.0" and np.isfinite(float(row["loss"]))
+
+
+def test_a_folder_that_is_removed_while_running_ends_the_run(tmp_path, monkeypatch):
+    _at_step(monkeypatch, 4, lambda: shutil.rmtree(tmp_path / "run"))
+    with pytest.raises(InputError, match="run: was removed while it was being trained, so nothing can be saved there"):
+        training.train(_config(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_ends_the_run_and_what_is_there_stays_whole(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = shlex.join([sys.executable, str(ROOT / "train.py"), *WORDS, "--num_epoch", "20", "--checkpoint_minutes",
+                        "0"])
+    script = (f"mount -t tmpfs -o size=1500k tmpfs {disk} && cd {disk} && {words} --run_dir run --export_dir model; "
+              f"echo code $?; mkdir {tmp_path}/kept; cp -r {disk}/. {tmp_path}/kept")
+    done = subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    if "code" not in done.stdout:
+        pytest.skip(f"no file system of its own can be mounted here: {done.stderr.strip()}")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "code 2" in done.stdout and len(errors) == 1, done.stderr[-2000:]
+    assert "No space left on device" in errors[0] and "python train.py --run_dir run" in errors[0]
+    kept = tmp_path / "kept"
+    assert CheckpointFolder(kept / "run" / "checkpoints").load()[0] > 0
+    assert not [path for path in kept.rglob(".*") if path.name != ".cvae_tf_cache"]
+    with open(kept / "run" / "metrics.csv", newline="") as stream:
+        assert len(list(csv.DictReader(stream))) > 0
+
+
+def test_two_runs_of_one_seed_are_equal_and_deterministic_changes_nothing_on_a_cpu(whole, tmp_path):
+    words = [*WORDS, "--run_dir", "run", "--export_dir", "model", "--deterministic"]
+    subprocess.run([sys.executable, ROOT / "train.py", *words], cwd=tmp_path, check=True, capture_output=True)
+    _assert_equal_ends(tmp_path, whole)
