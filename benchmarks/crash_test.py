@@ -2,9 +2,9 @@
 
 One run is left alone. Others, with the same settings, are killed (SIGKILL) and started again until they finish: at
 random moments, and while a checkpoint, the metrics, an exported model or the cache of decoded images is being written,
-which shows by the unfinished file on the disk. Then everything that a run leaves must be equal, to the bit: the last
-checkpoint (weights, optimiser, counters), both exported models' weights, the rows of the metrics and the PSNR of each
-frame. Exit code 1 if anything differs.
+which shows by the unfinished file on the disk. Then these must be equal, to the bit: the last checkpoint (weights,
+optimiser, counters), both exported models' weights, the metrics but the seconds, the PSNR of each frame and the films;
+and there must be the same files. Exit code 1 if anything differs.
 """
 
 import csv
@@ -73,6 +73,7 @@ def left_by(folder):
     """Everything that a run leaves and that must be equal, by name."""
     run = folder / "run"
     step, arrays = CheckpointFolder(run / "checkpoints").load()
+    del arrays["rows"]  # of the metrics, compared below without their seconds
     found = {f"checkpoint {step} {name}": array.tobytes() for name, array in arrays.items()}
     for model in (folder / "model", run / "last_model"):
         found[f"weights of {model.name}"] = (model / "variables" / "variables.data-00000-of-00001").read_bytes()
@@ -80,6 +81,7 @@ def left_by(folder):
         for row in csv.DictReader(stream):
             found[f"metrics of epoch {row['epoch']}"] = {name: row[name] for name in row if name != "seconds"}
     found["psnr_per_frame.csv"] = (run / "psnr_per_frame.csv").read_text()
+    found["films"] = {path.name: path.read_bytes() for path in (run / "samples").iterdir()}
     found["files"] = sorted(str(path.relative_to(folder)) for path in folder.rglob("*")
                             if path.is_file() and not {"tensorboard", "checkpoints", "data"} & set(path.parts))
     return found

@@ -27,14 +27,18 @@ def columns(run):
     return {name: np.array([float(row[name] or 0) for row in rows]) for name in rows[0] if name != "seconds"}
 
 
+def arrays(run):
+    """Name -> array of the numbers in a run's last checkpoint."""
+    found = CheckpointFolder(RunFolders(run).checkpoints).load()[1] or {}
+    return {name: array for name, array in found.items() if array.dtype.kind != "U"}
+
+
 def largest_difference(one, other):
     """(largest relative difference, its name) between two dicts of arrays.
 
     Raises:
         InputError: they do not hold the same names and shapes.
     """
-    if one is None or other is None:
-        raise InputError("one of the runs has no checkpoint")
     shapes = [{name: np.shape(value) for name, value in found.items()} for found in (one, other)]
     if shapes[0] != shapes[1]:
         raise InputError("the runs do not have the same columns, epochs, variables or shapes, in the same order")
@@ -52,7 +56,7 @@ def main():
     runs, worst = (args.run, args.other), 0.0
     compared = {"metrics.csv": [columns(run) for run in runs]}
     if not args.metrics_only:
-        compared["checkpoint"] = [CheckpointFolder(RunFolders(run).checkpoints).load()[1] for run in runs]
+        compared["checkpoint"] = [arrays(run) for run in runs]
     for what, pair in compared.items():
         difference, name = largest_difference(*pair)
         worst = max(worst, difference)

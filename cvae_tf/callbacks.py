@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import read_csv, write_csv
+from cvae_tf.files import write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.plots import psnr_per_frame_png
-from cvae_tf.runs import check_present
 from cvae_tf.schedules import beta_table, teacher_forcing_ratio
 from cvae_tf.stopping import Stopped
 from cvae_tf.tables import psnr_table
@@ -74,26 +73,26 @@ class Validation(keras.callbacks.Callback):
         config, folders: of the run.
         keep_best: called with no argument whenever ``val_psnr_prior`` is the highest so far, or the exported model
             is missing.
-        stop: the run's `StopRequest`. When time is up, an epoch's end is validated whether or not its turn has come.
 
     Attributes:
         best: the highest ``val_psnr_prior`` so far, in dB.
+        step: after which it was validated last.
     """
 
     SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
 
-    def __init__(self, frames, poses, config, folders, keep_best, stop):
+    def __init__(self, frames, poses, config, folders, keep_best):
         super().__init__()
         self.frames, self.poses, self.config, self.folders = frames, poses, config, folders
-        self.keep_best, self.stop = keep_best, stop
-        self.best = -np.inf
+        self.keep_best = keep_best
+        self.best, self.step = -np.inf, None
         first = np.broadcast_to(frames[:1], frames[1:].shape)
         self.copy_first = psnr_per_frame(frames[1:], first)
         self._generate = self._reconstruct = None
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.config.num_epoch
-        if last or self.stop.time_is_up() or (epoch + 1) % self.config.val_every == 0:
+        if last or (epoch + 1) % self.config.val_every == 0:
             logs |= self.validate(epoch)
 
     def validate(self, epoch):
@@ -110,6 +109,7 @@ class Validation(keras.callbacks.Callback):
                   "copy-first": self.copy_first}
         self._show(epoch, prediction, curves)
         scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
+        self.step = int(self.model.steps)
         if scores["val_psnr_prior"] > self.best or not self.folders.export.exists():
             self.best = scores["val_psnr_prior"]
             write_csv(self.folders.psnr_per_frame, *psnr_table(curves))
@@ -148,16 +148,15 @@ class Progress(keras.callbacks.ProgbarLogger):
 class EpochRecord(keras.callbacks.Callback):
     """A row of ``metrics.csv`` and a readable line in the terminal for each completed epoch.
 
-    On continuing, rows of epochs that are about to be repeated are dropped.
+    Attributes:
+        rows: those so far, lists of text in the order of `COLUMNS`. `Checkpoints` keeps them too: the file is only
+            ever written.
     """
 
-    def __init__(self, path, num_epoch, first_epoch):
+    def __init__(self, path, num_epoch):
         super().__init__()
         self.path, self.num_epoch = path, num_epoch
         self.rows = []
-        if path.exists():
-            self.rows = [[row.get(name, "") for name in COLUMNS] for row in read_csv(path)
-                         if int(row["epoch"]) < first_epoch]
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.monotonic()
@@ -165,7 +164,7 @@ class EpochRecord(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         values = {name: _number(value) for name, value in logs.items()} | {
             "epoch": epoch, "seconds": round(time.monotonic() - self.began, 2)}
-        self.rows.append([values.get(name, "") for name in COLUMNS])
+        self.rows.append([str(values.get(name, "")) for name in COLUMNS])
         write_csv(self.path, COLUMNS, self.rows)
         line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
                 f"{values['beta']:.3g} x kl {values['kl']:.4g}, tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
@@ -188,17 +187,20 @@ class Checkpoints(keras.callbacks.Callback):
     Epochs shorter than ten seconds share a checkpoint, which would else take longer than they do. Nothing is saved
     while updates are being skipped, since the state may be what makes them fail.
 
-    Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress, the best validation and the
-    shape of the footage. The order of clips and all noise are functions of the seed and the step, so a restored run
-    continues as if it had never stopped.
+    Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress, the best validation, the rows
+    of the metrics, and what the footage was. The order of clips and all noise are functions of the seed and the step,
+    so a restored run continues as if it had never stopped.
 
     Args:
         model: built and compiled, its optimiser built.
         clips: the run's `Clips`.
         store: the run's `CheckpointFolder`.
         validation: the run's `Validation`.
+        record: the run's `EpochRecord`.
+        footage: checksums of the training and the validation footage.
         stop: the run's `StopRequest`.
         keep_last: called with no argument when all is trained, before that is on record.
+        check: called with no argument before anything is saved.
         minutes: between checkpoints within an epoch.
 
     Raises:
@@ -206,10 +208,11 @@ class Checkpoints(keras.callbacks.Callback):
             `finish_early` is still to be called.
     """
 
-    def __init__(self, model, clips, store, validation, stop, keep_last, minutes):
+    def __init__(self, model, clips, store, validation, record, footage, stop, keep_last, check, minutes):
         super().__init__()
-        self.clips, self.store, self.validation, self.stop = clips, store, validation, stop
-        self.keep_last = keep_last
+        self.clips, self.store, self.validation, self.record, self.stop = clips, store, validation, record, stop
+        self.footage, self.keep_last, self.check = footage, keep_last, check
+        self.kept = -1  # the step of which `keep_last` has kept the model
         self.means = [variable for mean in model.means.values() for variable in mean.variables]
         self.variables = [*model.variables, *model.optimizer.variables, *self.means]
         self.interval = 60 * minutes
@@ -220,7 +223,8 @@ class Checkpoints(keras.callbacks.Callback):
     def _state(self):
         # Known by number: Keras's names count up within a process.
         return {f"v{i:04d}": variable.numpy() for i, variable in enumerate(self.variables)} | {
-            "best": np.float64(self.validation.best), "sequences": np.array(self.clips.footage.sequences)}
+            "best": np.float64(self.validation.best), "kept": np.int64(self.kept), "footage": np.array(self.footage),
+            "sequences": np.array(self.clips.footage.sequences), "rows": np.array(self.record.rows, str)}
 
     def restore(self):
         """Restore the newest good checkpoint, if any; returns the number of steps done.
@@ -233,16 +237,18 @@ class Checkpoints(keras.callbacks.Callback):
             return 0
         state = self._state()
         if not np.array_equal(saved.get("sequences"), state["sequences"]):
-            raise InputError(f"{self.store.path}: the training frames are not those that this run was begun with; put "
-                             "them back, or start over with --fresh")
-        shapes, saved_shapes = ({name: value.shape for name, value in arrays.items() if name != "sequences"}
+            raise InputError(f"{self.store.path}: the training frames are not as many or not cut as when this run was "
+                             "begun; put them back, or start over with --fresh")
+        shapes, saved_shapes = ({name: value.shape for name, value in arrays.items() if name != "rows"}
                                 for arrays in (state, saved))
         if shapes != saved_shapes:
             raise InputError(f"{self.store.path}: the checkpoint at step {step} is of another network or version of "
                              "this program; start over with --fresh")
         for i, variable in enumerate(self.variables):
             variable.assign(saved[f"v{i:04d}"])
-        self.validation.best = float(saved["best"])
+        self.validation.best, self.kept, self.record.rows = saved["best"].item(), saved["kept"], saved["rows"].tolist()
+        if saved["footage"].tolist() != list(self.footage):
+            print("the frames are not those that this run was begun with, so it does not continue exactly", flush=True)
         if self._within_epoch():
             self.resumed_means = [mean.numpy() for mean in self.means]
         return int(self.steps)
@@ -271,22 +277,33 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         last, due = epoch + 1 == self.validation.config.num_epoch, self.stop.due()
         if last:
-            self.keep_last()
+            self.keep()
         if last or due or time.monotonic() - self.saved >= min(10, self.interval):
             self.save()
         if due and not last:
             raise Stopped
 
-    def finish_early(self):
-        """Validate, where that was not just done, and keep and save the state in which time was up."""
-        if self._within_epoch():
-            self.validation.validate(self.clips.epoch_of(int(self.steps)))
+    def keep(self):
+        """Call ``keep_last`` now, and remember of which step."""
         self.keep_last()
+        self.kept = int(self.steps)
+
+    def finish_early(self):
+        """Save the state in which time was up; then validate it, where that was not just done, and keep it."""
         self.save()
+        if self.validation.step != int(self.steps):
+            self.validation.validate(self.clips.epoch_of(int(self.steps) - 1))
+        self.keep()
+        self.save()
+
+    def save_within_epoch(self):
+        """Save, unless an epoch's end is still to come, which would then be lost."""
+        if self._within_epoch():
+            self.save()
 
     def save(self):
         """Save now, unless updates are being skipped."""
         if int(self.skipped_in_a_row) == 0:
-            check_present(self.validation.folders)
+            self.check()
             self.store.save(int(self.steps), self._state())
         self.saved = time.monotonic()

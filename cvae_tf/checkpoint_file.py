@@ -50,7 +50,7 @@ def read_checkpoint(path):
     if not state:
         raise InputError(f"{path}: holds no state_dict of tensors; expected a checkpoint of the lab's template")
     settings = {name: content[name] for name in ("lr", "tfr", "last_epoch")
-                if isinstance(content.get(name), Real) and np.isfinite(content[name])}
+                if isinstance(content.get(name), Real) and abs(content[name]) < 1e300}
     return state, settings
 
 

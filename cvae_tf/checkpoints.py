@@ -4,6 +4,7 @@ A checkpoint is a ``.npz`` file of plain arrays, named by the number of steps do
 which is compared on reading; nothing is unpickled.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -21,8 +22,11 @@ class CheckpointFolder:
 
     def files(self):
         """Number of steps -> file, the newest first."""
-        found = {path: re.fullmatch(r"step_(\d+)\.npz", path.name) for path in self.path.glob("step_*.npz")}
-        return dict(sorted(((int(match[1]), path) for path, match in found.items() if match), reverse=True))
+        found = {name: re.fullmatch(r"step_(\d+)\.npz", name) for name in self._names()}
+        return dict(sorted(((int(match[1]), self.path / name) for name, match in found.items() if match), reverse=True))
+
+    def _names(self):
+        return os.listdir(self.path) if self.path.exists() else []  # unlike `glob`, tells if it may not be read
 
     def save(self, step, arrays):
         """Write ``arrays``, a dict by name, as the checkpoint after ``step`` steps.
@@ -44,7 +48,7 @@ class CheckpointFolder:
         Raises:
             InputError: there are checkpoints, but none can be read.
         """
-        damaged = [path for path in self.path.glob("ckpt-*.index")]  # of an earlier version
+        damaged = [name for name in self._names() if re.fullmatch(r"ckpt-\d+\.index", name)]  # of an earlier version
         for step, path in self.files().items():
             try:
                 with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:

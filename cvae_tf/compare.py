@@ -65,6 +65,8 @@ def load_run(folder):
         raise InputError(f"{folder}: no metrics.csv in this folder; let the run complete an epoch first")
     epochs = _columns(folders.metrics, ("epoch", "loss", "mse", "kl", "beta", "tfr", "val_psnr_prior",
                                         "val_psnr_posterior", "val_psnr_copy_first", "seconds"))
+    if not np.array_equal(epochs["epoch"], np.arange(len(epochs["epoch"]))):
+        raise InputError(f"{folders.metrics}: its epochs do not count 0, 1, 2, ...; is this file whole?")
     curves = {}
     if folders.psnr_per_frame.is_file():
         table = _columns(folders.psnr_per_frame, ("psnr_prior", "psnr_posterior", "psnr_copy_first"))
@@ -88,7 +90,7 @@ def _columns(path, names):
 def _effective(config):
     """The settings that had an effect, so that runs do not seem to differ in those that had none."""
     settings = dataclasses.asdict(config)
-    idle = ["preset", "run_dir", "export_dir", "max_minutes", "val_every"]
+    idle = ["preset", "run_dir", "export_dir", "max_minutes", "checkpoint_minutes", "val_every"]
     if config.data_dir != STUDIO:
         idle += ["studio_sequences", "studio_seed", "studio_variety"]
     if not config.fast_train:

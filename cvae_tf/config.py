@@ -226,5 +226,5 @@ def load_config(path):
         return Config(**values)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the folder of a run?") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a configuration of this program ({error})") from error

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import studio
+from cvae_tf import images, studio
 from cvae_tf.config import STUDIO
 from cvae_tf.errors import InputError
-from cvae_tf.images import pair, read_cached, to_float, uncut
+from cvae_tf.images import to_float
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Footage:
         frames, poses: (N, H, W, 3) uint8; frame n and pose n are the same instant.
         sequences: (start, length) of each uncut run, in order.
         names: of the frames, for messages; none will do.
+        checksum: of the pixels.
     """
 
     frames: np.ndarray
     poses: np.ndarray
     sequences: tuple
     names: tuple = ()
+    checksum: str = ""
 
     def longest(self, length):
         """The first ``length`` frames and poses of the longest sequence, float32 in [0, 1]; all of it if shorter."""
@@ -57,13 +59,14 @@ def load_footage(config, split):
         lengths = [len(frames) for frames, _ in sequences]
         starts = np.cumsum([0, *lengths[:-1]]).tolist()
         names = tuple(f"studio {number}, frame {t}" for number in numbers for t in range(length))
-        return Footage(frames, poses, tuple(zip(starts, lengths, strict=True)), names)
+        return Footage(frames, poses, tuple(zip(starts, lengths, strict=True)), names,
+                       images.checksum(np.stack([frames, poses])))
     folder = Path(config.data_dir) / split
-    frame_paths, pose_paths = pair(folder / f"{split}_img", folder / f"{split}_label")
+    frame_paths, pose_paths = images.pair(folder / f"{split}_img", folder / f"{split}_label")
     if config.max_frames:
         frame_paths, pose_paths = frame_paths[:config.max_frames], pose_paths[:config.max_frames]
-    frames, poses = read_cached(Path(config.data_dir), split, frame_paths, pose_paths, *size)
-    return Footage(frames, poses, uncut(frame_paths), tuple(frame_paths))
+    frames, poses, checksum = images.read_cached(Path(config.data_dir), split, frame_paths, pose_paths, *size)
+    return Footage(frames, poses, images.uncut(frame_paths), tuple(frame_paths), checksum)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class Clips:
         if not starts:
             longest = max(length for _, length in sequences)
             raise InputError(f"the training data are too short: a clip takes {self.length} frames and the longest "
-                             f"uncut run in use has {longest}; lower --train_vi_len or use more frames")
+                             f"uncut run in use has {longest}; lower --train_vi_len, or use more frames or a "
+                             "larger share (--partial, --fast_partial)")
         return np.array(starts)
 
     def steps_in_epoch(self, epoch):

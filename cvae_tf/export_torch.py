@@ -49,6 +49,8 @@ def export_torch(args):
 
     weights = Generator(model).weights
     network = build_network(config)
+    if [tuple(weight.shape) for weight in weights] != [tuple(variable.shape) for variable in network.weights]:
+        raise InputError(f"{model}: its weights are not those of the network in its config.json; export it again")
     for variable, weight in zip(network.weights, weights, strict=True):
         variable.assign(weight)
     number = re.search(r"epoch=(\d+)", out.name)

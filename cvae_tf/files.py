@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def _replace(unfinished, path):
         path.rename(replaced)
         unfinished.rename(path)
         _flush(path.parent)
-        shutil.rmtree(replaced)
+        _remove(replaced)
     else:
         os.replace(unfinished, path)
         _flush(path.parent)
@@ -73,14 +74,17 @@ def _remove(path):
         path.unlink(missing_ok=True)
 
 
-def clean_up(folder, name=None):
+def clean_up(folder, name=None, older_than=0):
     """Put right what a killed process left half done: remove what it had not finished, put back what it had set aside.
 
-    Only for a folder, or a ``name`` in it, that no other process can be writing now.
+    Only for a folder, or a ``name`` in it, that no other process can be writing now, or for what is ``older_than`` so
+    many seconds.
     """
     left_behind = re.compile(rf"\.({re.escape(name) if name else '.+'})\.\d+\.(tmp|old)")
     for path in sorted(Path(folder).glob(".*")):
         match = left_behind.fullmatch(path.name)
+        if match and older_than and time.time() - path.lstat().st_mtime < older_than:
+            continue
         if match and match[2] == "old" and not path.with_name(match[1]).exists():
             path.rename(path.with_name(match[1]))
         elif match:
@@ -106,6 +110,8 @@ def check_checksums(folder):
         return
     except (OSError, ValueError) as error:
         raise InputError(f"{Path(folder) / CHECKSUMS}: cannot be read ({error})") from error
+    if not lines:
+        raise InputError(f"{Path(folder) / CHECKSUMS}: is empty; copy the whole folder again")
     for line in lines:
         digest, _, name = line.partition("  ")
         path = Path(folder) / name

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic
+from cvae_tf.files import atomic, clean_up
 
 CACHE_VERSION = "2"  # raise it when decoding or resizing changes
 CHECKED = 2**30  # bytes of a cache up to which its checksum is compared at every start, which takes half a second
@@ -64,7 +64,7 @@ def list_images(folder):
         if number_of(one) == number_of(other):
             raise InputError(f"{folder}: {one.name} and {other.name} have the same number; remove one of them")
     for path in paths:
-        if not path.is_file():  # left out, it would make a gap; a pipe would be waited for without end
+        if not path.is_file():  # left out, it would make a gap
             raise InputError(f"{path}: is no file that can be read; replace or remove it")
     return paths
 
@@ -94,6 +94,8 @@ def image_size(path):
 
 def _header(path):
     try:
+        if not Path(path).is_file():  # a pipe would be waited for without end
+            raise ValueError("no file that can be read" if os.path.lexists(path) else "no such file")
         with Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"an animation of {image.n_frames} images")
@@ -163,9 +165,12 @@ def read_images(paths, height, width):
 
 
 def read_cached(root, name, frame_paths, pose_paths, height, width):
-    """Frames and poses, two (N, height, width, 3) uint8, decoded once and then kept in a file below ``root``.
+    """Frames and poses, decoded once and then kept in a file below ``root``.
 
     The file's name begins with ``name``, changes when any image does, and ends with the checksum of the pixels.
+
+    Returns:
+        ``(frames, poses, checksum)``: two (N, height, width, 3) uint8, and the checksum of their pixels.
 
     Raises:
         InputError: an image is missing or unreadable, or sizes or shapes differ.
@@ -183,7 +188,7 @@ def read_cached(root, name, frame_paths, pose_paths, height, width):
     for path in _list_caches((beside, elsewhere), name):
         cached = _read_cache(path, shape)
         if cached is not None:
-            return cached[0], cached[1]
+            return cached[0], cached[1], path.stem.rpartition("_")[2]
         print(f"{path}: damaged, so not used", flush=True)
     (w, h), (pose_w, pose_h) = image_size(frame_paths[0]), image_size(pose_paths[0])
     if abs(w * pose_h / (h * pose_w) - 1) > 0.01:
@@ -192,14 +197,16 @@ def read_cached(root, name, frame_paths, pose_paths, height, width):
     images = np.empty(shape, np.uint8)
     for i, part in enumerate((frame_paths, pose_paths)):
         images[i] = read_images(part, height, width)
+    pixels = checksum(images)
     for folder in (beside, elsewhere):
         try:
-            with atomic(folder / f"{name}_{_checksum(images)}.npy") as unfinished, open(unfinished, "wb") as stream:
+            clean_up(folder, older_than=24 * 3600)  # of killed processes; another may be at work now
+            with atomic(folder / f"{name}_{pixels}.npy") as unfinished, open(unfinished, "wb") as stream:
                 np.save(stream, images)
             break
         except InputError as error:
             print(f"Not cached there: {error}", flush=True)
-    return images[0], images[1]
+    return images[0], images[1], pixels
 
 
 def _list_caches(folders, name):
@@ -220,8 +227,9 @@ def _read_cache(path, shape):
         return None
     if cached.shape != shape or cached.dtype != np.uint8:
         return None
-    return cached if cached.nbytes > CHECKED or path.stem.endswith(_checksum(cached)) else None
+    return cached if cached.nbytes > CHECKED or path.stem.endswith(checksum(cached)) else None
 
 
-def _checksum(array):
+def checksum(array):
+    """The beginning of the SHA-256 of an array's bytes, 16 hexadecimal digits."""
     return hashlib.sha256(array).hexdigest()[:16]

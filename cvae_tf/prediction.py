@@ -49,7 +49,10 @@ class Generator:
     @property
     def weights(self):
         """The network's variables, in the order of ``Network.weights``."""
-        return self._loaded.weights
+        try:
+            return list(self._loaded.weights)
+        except AttributeError as error:
+            raise InputError("this SavedModel does not list its weights; export it again") from error
 
     def __call__(self, first_frame, poses, seed=0, temperature=1.0):
         """Generate one film.
@@ -149,6 +152,8 @@ def _read_input(args, height, width):
         frames, poses = (images.to_float(pixels) for pixels in studio.sequence(0, height, width))
         return frames[0], poses, True, frames
     truth, pose_paths = None, images.list_images(args.poses)
+    if len(images.uncut(pose_paths)) > 1:
+        print(f"{args.poses}: the numbers have gaps; the film goes on across them", flush=True)
     if args.truth:
         names = {path.name: path for path in images.list_images(args.truth)}
         missing = [path.name for path in pose_paths if path.name not in names]
@@ -171,7 +176,7 @@ def predict(args):
         InputError: an input is missing or unreadable, or the output cannot be written.
     """
     path, output = Path(args.model) if args.model else newest_model(), Path(args.output)
-    check_writable(output, "--output")
+    _check_output(output, args)
     generate = Generator(path)
     first_frame, poses, given, truth = _read_input(args, generate.height, generate.width)
     if given and len(poses) < 2:
@@ -185,6 +190,16 @@ def predict(args):
     print(f"{output}: {len(poses)} frames by {path} ({', '.join(panel_names)})")
     if truth is not None:
         _score(output, truth[given:], first_frame, dict(zip(names, films, strict=True)))
+
+
+def _check_output(output, args):
+    """Refuse an output that cannot be written, or of which a file would replace one of the images to read."""
+    inputs = {Path(folder).resolve() for folder in (args.poses, args.truth) if folder not in (None, STUDIO)}
+    for path in (output, output.with_suffix(".png"), output.with_suffix(".csv")):
+        check_writable(path, "--output")
+        if path.exists() and (path.resolve().parent in inputs or args.first_frame
+                              and path.resolve() == Path(args.first_frame).resolve()):
+            raise InputError(f"{path}: is there already, among the images to read; choose another --output")
 
 
 def _score(output, truth, first_frame, films):

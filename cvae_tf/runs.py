@@ -1,6 +1,7 @@
 """The folder of a run: the names of its files, the lock on it, and how it is set aside."""
 
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,10 @@ class RunFolders:
     checkpoints = property(lambda self: self.root / "checkpoints")
     samples = property(lambda self: self.root / "samples")
     last_model = property(lambda self: self.root / "last_model")
+
+    def is_run(self):
+        """Whether there is a run in the folder, or the beginning of one."""
+        return any(path.exists() for path in (self.config, self.lock, self.checkpoints))
 
     def sample(self, epoch):
         """GIF of the validation after ``epoch`` (counted from 1)."""
@@ -71,28 +76,50 @@ def locked(folders):
 
     The system drops the lock with the process, however that ends. Where a drive knows no locks, a line says so.
 
+    Yields:
+        A function that raises `InputError` where the folder has been removed or replaced since.
+
     Raises:
-        InputError: another process holds it, or the folder cannot be written.
+        InputError: another process holds it, or the folder cannot be written or is not a run's.
     """
     try:
+        foreign = sorted(path.name for path in folders.root.iterdir() if not path.name.startswith("."))
+        if foreign and not folders.is_run():
+            raise InputError(f"{folders.root}: is no run, and there is {foreign[0]} in it; choose another --run_dir")
         stream = open(folders.lock, "a")
     except OSError as error:
         raise InputError(f"{folders.root}: cannot be written ({error.strerror}); choose another --run_dir") from error
     with stream:
-        try:
-            if fcntl is None:
-                raise OSError("no locks on this system")
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folders.root}: another process is training this run; wait until it ends, or choose "
-                             "another --run_dir") from error
-        except OSError as error:
-            print(f"{folders.root}: cannot be locked ({error.strerror or error}); do not start this run twice at once",
-                  flush=True)
+        held = _lock(stream, folders.root)
         for folder in (folders.root, folders.checkpoints, folders.samples):
             clean_up(folder)
         clean_up(folders.export.parent, folders.export.name)
-        yield
+
+        def check():
+            try:
+                same = not held or os.path.samestat(os.fstat(stream.fileno()), os.stat(folders.lock))
+            except OSError:
+                same = False
+            if not same or not folders.config.exists():
+                raise InputError(f"{folders.root}: was removed or replaced while it was being trained, so nothing can "
+                                 "be saved there")
+
+        yield check
+
+
+def _lock(stream, root):
+    """Lock an open file; False where the drive knows no locks."""
+    try:
+        if fcntl is None:
+            raise OSError("no locks on this system")
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError as error:
+        raise InputError(f"{root}: another process is training this run; wait until it ends, or choose another "
+                         "--run_dir") from error
+    except OSError as error:
+        print(f"{root}: cannot be locked ({error.strerror or error}); do not start this run twice at once", flush=True)
+        return False
 
 
 def set_aside(folders):
@@ -101,31 +128,20 @@ def set_aside(folders):
     Raises:
         InputError: the run is being trained, or cannot be renamed.
     """
-    if folders.root.exists():
-        with locked(folders):
-            pass
     number, moved = 1, []
     present = [path for path in (folders.root, folders.export) if path.exists()]
     while any(_old(path, number).exists() for path in present):
         number += 1
-    for path in present:
-        try:
-            path.rename(_old(path, number))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
-        moved.append(_old(path, number))
+    with locked(folders) if folders.root.exists() else nullcontext():
+        for path in present:
+            try:
+                path.rename(_old(path, number))
+            except OSError as error:
+                raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
+            moved.append(_old(path, number))
     return moved
 
 
 def _old(path, number):
     return path.with_name(f"{path.name}.old-{number}")
 
-
-def check_present(folders):
-    """Notice that the run's folder was removed while it was being trained.
-
-    Raises:
-        InputError: it was.
-    """
-    if not folders.config.exists():
-        raise InputError(f"{folders.root}: was removed while it was being trained, so nothing can be saved there")

@@ -58,7 +58,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
                              "an evaluation needs the true frame of every pose")
         note = _squeezed(frame_paths[0], height, width)
         cached = f"{folder.name}_{name}" if name else folder.name
-        frames, poses = images.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
+        frames, poses, _ = images.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
         parts = images.uncut(frame_paths)
         for start, length in parts:
             span = f"{frame_paths[start].stem} to {frame_paths[start + length - 1].stem}"

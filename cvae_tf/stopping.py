@@ -2,14 +2,13 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import contextmanager
 
 
 class Stopped(Exception):
-    """The training has stopped between two steps, as asked, and everything is saved."""
+    """The training has stopped between two steps, as asked."""
 
 
 class StopRequest:
@@ -40,7 +39,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():  # Python handles signals there alone
             yield
             return
-        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+                  if signal.getsignal(number) != signal.SIG_IGN}  # whoever ignores it, as nohup, goes on
         try:
             yield
         finally:
@@ -51,6 +51,7 @@ class StopRequest:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
-        # Written without `print`, which may be at work where the signal interrupts.
-        os.write(sys.__stderr__.fileno(), b"\nstopping after this step, or the validation in progress; once more to "
-                 b"stop at once\n")
+        try:  # without `print`, which may be at work where the signal interrupts
+            os.write(2, b"\nstopping after this step, or the validation in progress; once more to stop at once\n")
+        except OSError:  # nobody reads it
+            pass

@@ -183,9 +183,10 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
     parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
     args = parser.parse_args(normalise_flags(sys.argv[1:]))
-    for name, lowest in (("train", 1), ("length", 2), ("frame_H", 8), ("frame_W", 8), ("seed", 0)):
-        if getattr(args, name) < lowest:
-            raise InputError(f"--{name} must be at least {lowest}, received {getattr(args, name)}")
+    limits = dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1))
+    for name, (low, high) in limits.items():
+        if not low <= getattr(args, name) <= high:
+            raise InputError(f"--{name} must be at least {low} and at most {high}, received {getattr(args, name)}")
     write_tree(args.out, args.train, args.frame_H, args.frame_W, seed=args.seed, variety=args.variety,
                length=args.length)
     print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, "

@@ -43,7 +43,7 @@ def steps_for(config, minutes):
         model.train_on_batch(*clips.batch(step))
         times.append(time.monotonic() - began)
     seconds = sorted(times)[CALIBRATION_STEPS // 2]
-    return max(1, round(60 * minutes / seconds / config.num_epoch))
+    return min(max(1, round(60 * minutes / seconds / config.num_epoch)), 100_000)
 
 
 def study(config, out, minutes_per_run=0.0):
@@ -87,7 +87,7 @@ def _settle(config, out, minutes_per_run):
             if minutes_per_run == saved["minutes_per_run"] > 0:
                 asked["steps_per_epoch"] = saved["steps_per_epoch"]
             differ = [name for name in asked if asked[name] != saved[name]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{settings}: not the settings of a study ({error}); choose another --out") from error
         if differ:
             raise InputError(f"{out}: this study was begun with --{differ[0]} {saved[differ[0]]}, now it is "

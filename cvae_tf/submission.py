@@ -54,6 +54,7 @@ def predict_split(args):
         if folder != Path(args.out).absolute() and not folder.is_dir():
             raise InputError(f"{args.csv}: there is no folder {folder}; make it, or choose another --csv")
         check_writable(args.csv, "--csv")
+    check_writable(Path(args.out) / "pred_seq0.gif", "--out")
     path = Path(args.model) if args.model else newest_model()
     sequences = test_sequences(args.data_dir, args.split)
     generate = Generator(path)

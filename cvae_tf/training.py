@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 import signal
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its notes are not for users
 
 import keras  # noqa: E402
+import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorboard.plugins.hparams import api as hparams  # noqa: E402
 
@@ -17,12 +19,12 @@ from cvae_tf import callbacks, data  # noqa: E402
 from cvae_tf.adam import Adam  # noqa: E402
 from cvae_tf.checkpoints import CheckpointFolder  # noqa: E402
 from cvae_tf.config import load_config  # noqa: E402
-from cvae_tf.errors import InputError, Interrupted  # noqa: E402
+from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, stop_printing  # noqa: E402
 from cvae_tf.export import MODEL_FILES, save_model  # noqa: E402
 from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
-from cvae_tf.runs import check_present, claim, locked, run_folders, set_aside  # noqa: E402
+from cvae_tf.runs import claim, locked, run_folders, set_aside  # noqa: E402
 from cvae_tf.schedules import MILESTONES, milestone_factor  # noqa: E402
 from cvae_tf.stopping import Stopped, StopRequest  # noqa: E402
 from cvae_tf.unet import UNet  # noqa: E402
@@ -69,24 +71,31 @@ def _learning_rate(config, clips):
     return config.lr
 
 
+FREE = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "checkpoint_minutes", "val_every", "lr",
+        "batch_norm"}  # may change when a run continues
+
+
+def _differences(saved, config):
+    return "; ".join(sorted(f"--{name} {getattr(saved, name)}, now {getattr(config, name)}"
+                            for name in saved.__dataclass_fields__.keys() - FREE
+                            if getattr(saved, name) != getattr(config, name)))
+
+
 def _check_run(config, folders):
-    """Refuse an existing run that was begun with other settings, and an export that would replace another's."""
-    if not folders.config.exists():
-        if (folders.export / "saved_model.pb").is_file():
+    """Refuse an existing run that was begun with other settings, and an export that would replace another run's."""
+    if folders.config.exists():
+        differ = _differences(load_config(folders.config), config)
+        if differ:
+            raise InputError(f"{folders.root} was begun with {differ}; give the same, or another --run_dir, or start "
+                             "over with --fresh")
+    elif CheckpointFolder(folders.checkpoints).files():
+        raise InputError(f"{folders.config}: is missing, while there are checkpoints; put it back, or start over with "
+                         "--fresh")
+    if (folders.export / "saved_model.pb").is_file():
+        exported = folders.export / "config.json"
+        if not folders.config.exists() or exported.exists() and _differences(load_config(exported), config):
             raise InputError(f"{folders.export}: holds the model of another run; choose another --export_dir or "
                              "--run_dir")
-        if CheckpointFolder(folders.checkpoints).files():
-            raise InputError(f"{folders.config}: is missing, while there are checkpoints; put it back, or start over "
-                             "with --fresh")
-        return
-    saved = load_config(folders.config)
-    free = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "checkpoint_minutes", "val_every", "lr",
-            "batch_norm"}
-    differ = [f"--{name} {getattr(saved, name)}, now {getattr(config, name)}"
-              for name in saved.__dataclass_fields__.keys() - free if getattr(saved, name) != getattr(config, name)]
-    if differ:
-        raise InputError(f"{folders.root} was begun with {'; '.join(sorted(differ))}; give the same, or another "
-                         "--run_dir, or start over with --fresh")
 
 
 def _record_settings(config, folders):
@@ -118,38 +127,30 @@ def train(config, fresh=False):
 
     Raises:
         InputError: see the modules that read the data and write the files; or another process trains this run, it was
-            begun with other settings, it diverged, or TensorFlow could not read or write a file.
+            begun with other settings, or it diverged.
         Interrupted: on SIGINT or SIGTERM, after the step in progress, with everything saved.
     """
-    try:
-        with contextlib.ExitStack() as stack:
-            _train(config, fresh, stack)
-    except tf.errors.OpError as error:
-        raise InputError(_plain(error)) from error
-
-
-def _plain(error):
-    return (f"TensorFlow stopped: {str(error).splitlines()[0]}; look for a full disk, or for too little memory for "
-            "this --batch_size")
+    with contextlib.ExitStack() as stack:
+        _train(config, fresh, stack)
 
 
 def _train(config, fresh, stack):
     began, stop = time.monotonic(), StopRequest(config.max_minutes)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    folders, training, (frames, poses) = _open(config, fresh, stack)
+    folders, check, training, validation = _open(config, fresh, stack)
     clips = data.training_clips(config, training)
+    frames, poses = validation.longest(config.val_vi_len)
     model = build_model(config, clips)
     store = CheckpointFolder(folders.checkpoints)
-    validate = callbacks.Validation(frames, poses, config, folders, stop=stop,
+    validate = callbacks.Validation(frames, poses, config, folders,
                                     keep_best=lambda: save_model(model, folders.export, config))
-    checkpoints = callbacks.Checkpoints(model, clips, store, validate, stop,
-                                        keep_last=lambda: save_model(model, folders.last_model, config),
-                                        minutes=config.checkpoint_minutes)
+    record = callbacks.EpochRecord(folders.metrics, config.num_epoch)
+    checkpoints = callbacks.Checkpoints(model, clips, store, validate, record, (training.checksum, validation.checksum),
+                                        stop, keep_last=lambda: save_model(model, folders.last_model, config),
+                                        check=check, minutes=config.checkpoint_minutes)
     first_step, last_step = checkpoints.restore(), clips.first_step(config.num_epoch)
-    if first_step > last_step:
-        raise InputError(f"{folders.root}: has {clips.epoch_of(first_step - 1) + 1} epochs behind it, more than the "
-                         f"--num_epoch {config.num_epoch}; give a higher number")
+    _check_state(config, folders, clips, first_step, validate)
     if not folders.config.exists() or folders.config.read_text() != config.to_json():
         with atomic(folders.config) as unfinished:
             unfinished.write_text(config.to_json())
@@ -160,63 +161,94 @@ def _train(config, fresh, stack):
           + (f"continuing at step {first_step} of {last_step}" if first_step else f"{last_step} steps"), flush=True)
     if first_step < last_step:
         _record_settings(config, folders)
-        record = callbacks.EpochRecord(folders.metrics, config.num_epoch, clips.epoch_of(first_step))
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
-        watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check_present(folders))
-        try:
-            with stop.listening():
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check())
+        with _saying_how_to_continue(checkpoints, folders), stop.listening():
+            try:
                 _fit(model, clips, config, first_step, [
                     watch, callbacks.EpochSchedules(config), callbacks.StopWhenNotFinite(clips, store),
                     callbacks.Progress(), validate, record, board, checkpoints])
-        except Stopped:
-            board.on_train_end()  # Keras has not got there
-            if stop.signal:
-                raise Interrupted(f"stopped by {signal.Signals(stop.signal).name} after step {int(model.steps)} of "
-                                  f"{last_step}; {_how_to_continue(store, folders)}", stop.signal) from None
-            checkpoints.finish_early()
-        except InputError as error:
-            raise InputError(f"{error}; {_how_to_continue(store, folders)}") from error
-        except tf.errors.OpError as error:
-            raise InputError(f"{_plain(error)}; {_how_to_continue(store, folders)}") from error
-    elif not folders.last_model.exists():
+            except Stopped:
+                board.on_train_end()  # Keras has not got there
+                if not stop.signal:
+                    checkpoints.finish_early()
+        if stop.signal and int(model.steps) < last_step:
+            raise Interrupted(f"stopped by {signal.Signals(stop.signal).name} after step {int(model.steps)} of "
+                              f"{last_step}; {_how_to_continue(store, folders)}", stop.signal)
+    elif checkpoints.kept != first_step or not folders.last_model.exists():
         checkpoints.keep_last()
     _report(model, clips, config, folders, validate, began)
 
 
 def _open(config, fresh, stack):
-    """The run's folders, locked for as long as ``stack`` lives, its training footage and its validation clip.
+    """The run's folders, locked for as long as ``stack`` lives, what checks them, and the footage of both splits.
 
     Nothing is written before everything that can be refused has been.
     """
     folders = run_folders(config)
     continued = folders.root.exists() and not fresh
-    if continued:
-        stack.enter_context(locked(folders))
     check_replaceable(folders.export, MODEL_FILES, "exported model", "--export_dir")
+    if continued:
+        check = stack.enter_context(locked(folders))
     if not fresh:
         _check_run(config, folders)
-    elif folders.root.exists() and not (folders.config.exists() or folders.checkpoints.exists()):
+    elif folders.root.exists() and not folders.is_run():
         raise InputError(f"{folders.root}: is no run, so --fresh leaves it alone; choose another --run_dir")
     training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
     data.training_clips(config, training)
-    clip = validation.longest(config.val_vi_len)
+    validation.longest(config.val_vi_len)
     if fresh:
         for path in set_aside(folders):
             print(f"what was there is kept as {path}", flush=True)
     if not continued:
         folders = claim(config)
-        stack.enter_context(locked(folders))
-    return folders, training, clip
+        check = stack.enter_context(locked(folders))
+        _check_run(config, folders)  # another process may have been here meanwhile
+    return folders, check, training, validation
+
+
+def _check_state(config, folders, clips, first_step, validate):
+    """Refuse, or say, where the checkpoint and what lies beside it do not belong together."""
+    if first_step > clips.first_step(config.num_epoch):
+        raise InputError(f"{folders.root}: has {clips.epoch_of(first_step - 1) + 1} epochs behind it, more than the "
+                         f"--num_epoch {config.num_epoch}; give a higher number")
+    if not first_step and folders.last_model.exists():
+        raise InputError(f"{folders.checkpoints}: holds no checkpoint, while there is a {folders.last_model.name}; put "
+                         "one back, or start over with --fresh")
+    if first_step < clips.first_step(config.num_epoch) and validate.best > -np.inf and not folders.export.exists():
+        print(f"{folders.export}: is missing, so the best model is chosen anew from here on", flush=True)
+        validate.best = -np.inf
+
+
+@contextlib.contextmanager
+def _saying_how_to_continue(checkpoints, folders):
+    """Add to whatever ends the training how to continue it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}; {_how_to_continue(checkpoints.store, folders)}") from error
+    except tf.errors.OpError as error:
+        raise InputError(f"{in_plain_words(error)}; {_how_to_continue(checkpoints.store, folders)}") from error
+    except BrokenPipeError:
+        stop_printing()
+        checkpoints.save_within_epoch()
+        raise Interrupted(f"the output was closed; {_how_to_continue(checkpoints.store, folders)}",
+                          BROKEN_PIPE - 128) from None
 
 
 def _how_to_continue(store, folders):
     steps = max(store.files(), default=0)
     return (f"to continue after step {steps}" if steps else "nothing was saved yet; to begin again") + \
-        f": python train.py --run_dir {folders.root}"
+        f": {_command(folders)}"
+
+
+def _command(folders):
+    return f"python train.py --run_dir {shlex.quote(str(folders.root))}"
 
 
 def _report(model, clips, config, folders, validate, began):
     steps, last_step = int(model.steps), clips.first_step(config.num_epoch)
+    model_to_use = folders.export if folders.export.exists() else folders.last_model
     samples = sorted(folders.samples.glob("*.gif"), key=lambda path: path.stat().st_mtime)
     print(f"""
 {"Finished" if steps >= last_step else "Stopped by --max_minutes"} at step {steps} of {last_step} after \
@@ -226,7 +258,7 @@ PSNR on the validation clip, free running over {len(validate.copy_first)} frames
   copy-first  {validate.copy_first.mean():.2f} dB (the first frame repeated)
 GIF           {samples[-1] if samples else "none"}   (truth, pose, prediction)
 TensorBoard   tensorboard --logdir {folders.tensorboard}
-SavedModel    {folders.export}   (the last one: {folders.last_model})
-Next          python predict.py --model {folders.export}""")
+SavedModel    {folders.export if folders.export.exists() else "none"}   (the last one: {folders.last_model})
+Next          python predict.py --model {shlex.quote(str(model_to_use))}""")
     if steps < last_step:
-        print(f"To continue   python train.py --run_dir {folders.root}")
+        print(f"To continue   {_command(folders)}")

@@ -218,7 +218,8 @@ RUNS = {
                         "run was begun with .*--width 8, now 16"),
     "another seed and data": (lambda root: _run(root), ["--preset", "demo", "--seed", "3", "--data_dir", "x"],
                               "begun with --data_dir studio, now x; --seed 0, now 3; give the same"),
-    "a file": (lambda root: root.write_text("x"), ["--max_frames", "64"], "run: .*Not a directory"),
+    "a file": (lambda root: root.write_text("x"), ["--max_frames", "64"],
+               "run: cannot be written .Not a directory.; choose another --run_dir"),
     "checkpoints without settings": (lambda root: (_run(root), _checkpoints(root, False),
                                                    (root / "config.json").unlink()), [],
                                      "config.json: is missing, while there are checkpoints"),
@@ -229,7 +230,17 @@ RUNS = {
                       (root / "checkpoints" / "ckpt-9.index").write_bytes(b"x")), [],
         "none of the 1 checkpoints there can be read.*--fresh"),
     "checkpoint of other footage": (lambda root: (_run(root, max_frames=64), _checkpoints(root, False)), [],
-                                    "the training frames are not those that this run was begun with"),
+                                    "the training frames are not as many or not cut as when this run was begun"),
+    "foreign folder": (lambda root: (root.mkdir(), (root / "thesis.txt").write_text("mine")), ["--max_frames", "64"],
+                       "run: is no run, and there is thesis.txt in it; choose another --run_dir"),
+    "model without checkpoints": (lambda root: (_run(root, max_frames=64), (root / "last_model").mkdir()), [],
+                                  "holds no checkpoint, while there is a last_model"),
+    "export of another run": (
+        lambda root: (_run(root), (root.parent / "model").mkdir(), (root.parent / "model/saved_model.pb").touch(),
+                      (root.parent / "model/config.json").write_text(Config(seed=5).to_json())), [],
+        "model: holds the model of another run; choose another --export_dir"),
+    "deep JSON": (lambda root: (_run(root), (root / "config.json").write_text("[" * 200_000)), [],
+                  "config.json: not a configuration of this program"),
     "fresh over a foreign folder": (lambda root: (root.mkdir(), (root / "thesis.txt").write_text("mine")), ["--fresh"],
                                     "run: is no run, so --fresh leaves it alone"),
 }
@@ -276,6 +287,7 @@ MODELS = {
     "half copied": (lambda model: shutil.rmtree(model / "variables"), "variables.index|variables.data.* is missing"),
     "damaged weights": (lambda model: _flip(model / WEIGHTS), "variables.data.*: is damaged .its checksum differs"),
     "damaged graph": (lambda model: _flip(model / "saved_model.pb"), "saved_model.pb: is damaged"),
+    "empty checksums": (lambda model: (model / "checksums.txt").write_text(""), "checksums.txt: is empty"),
     "damaged checksums": (lambda model: (model / "checksums.txt").write_bytes(b"\xff\xfe"), "cannot be read"),
     "older, graph cut": (lambda model: _unchecked(model, "saved_model.pb", 1000), "the SavedModel cannot be loaded"),
     "older, weights cut": (lambda model: _unchecked(model, WEIGHTS, 1000), "the SavedModel cannot be loaded"),
@@ -312,6 +324,10 @@ PREDICTIONS = [
     (["--poses", "empty", "--truth", "short"], "empty: no PNG images in this folder"),
     (["--poses", "nowhere", "--truth", "short"], "nowhere: no such folder"),
     (["--poses", "one", "--truth", "data/val/val_img"], "only one pose, and it is the first frame's own"),
+    ([*TREE, "--first_frame", "pipe.png"], "pipe.png: not a readable image .no file that can be read"),
+    ([*TREE, "--truth", "data/val/val_img", "--output", "data/val/val_img/frame001.gif"],
+     "frame001.png: is there already, among the images to read; choose another --output"),
+    (["--data_dir", "data", "--out", "data/val/val_img/frame001.png"], "cannot be written, because of .*frame001.png"),
     (["--data_dir", "data", "--output", "x.gif"], "--output cannot be given with --data_dir"),
     (["--data_dir", "data"], "data/test: no such folder"),
 ]
@@ -325,6 +341,7 @@ def test_predictions(words, message, end_of, tmp_path):
         for n in range(count):
             shutil.copy(root / f"val/val_img/frame{n:03d}.png", tmp_path / folder)
     (tmp_path / "data.gif").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
     before = _files(tmp_path)
     _refused(end_of("predict.py", "--model", STUDIO, *words), message)
     assert _files(tmp_path) == before

@@ -1,10 +1,11 @@
 import errno
 import os
+import time
 
 import pytest
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic, check_checksums, write_checksums, write_csv
+from cvae_tf.files import atomic, check_checksums, clean_up, write_checksums, write_csv
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -78,3 +79,22 @@ def test_checksums_are_those_of_sha256sum_and_tell_what_changed(tmp_path):
     (tmp_path / "below" / "abc").unlink()
     with pytest.raises(InputError, match="below/abc: is missing"):
         check_checksums(tmp_path)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "mine").write_text("mine")
+    (tmp_path / "model").symlink_to("real")
+    with atomic(tmp_path / "model") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").write_text("new")
+    assert sorted(os.listdir(tmp_path)) == ["model", "real"] and os.listdir(tmp_path / "model") == ["new"]
+    assert (tmp_path / "real" / "mine").read_text() == "mine"
+
+
+def test_of_what_killed_processes_left_only_the_old_is_removed_where_others_may_write(tmp_path):
+    for name, age in ((".a.npy.1.tmp", 90_000), (".b.npy.2.tmp", 10)):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    clean_up(tmp_path, older_than=24 * 3600)
+    assert os.listdir(tmp_path) == [".b.npy.2.tmp"]

@@ -80,6 +80,7 @@ def test_what_a_killed_process_left_half_done_is_put_right(tmp_path):
     for path in left + others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
+    folders.config.write_text("{}")
     with locked(folders):
         pass
     # Killed between setting the old model aside and naming the new one: the old one is back, the new one not begun.
@@ -87,6 +88,29 @@ def test_what_a_killed_process_left_half_done_is_put_right(tmp_path):
     assert sorted(os.listdir(folders.export.parent)) == [".run-2.77.tmp", "run"]
     assert all(path.exists() for path in others)
     assert not [path for path in folders.root.rglob(".*")]
+
+
+def test_a_folder_that_was_replaced_under_its_holder_is_noticed(tmp_path):
+    folders = _folders(tmp_path)
+    with locked(folders) as check:
+        folders.config.write_text("{}")
+        check()
+        folders.root.rename(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match="run: was removed or replaced while it was being trained"):
+            check()
+        with locked(_folders(tmp_path)):  # another process begins there
+            folders.config.write_text("{}")
+            with pytest.raises(InputError, match="run: was removed or replaced while it was being trained"):
+                check()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    folders = _folders(tmp_path)
+    (folders.root / ".thesis.1.tmp").write_text("mine")
+    (folders.root / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="run: is no run, and there is thesis.txt in it"), locked(folders):
+        pass
+    assert sorted(os.listdir(folders.root)) == [".thesis.1.tmp", "thesis.txt"]
 
 
 def test_a_run_is_set_aside_whole_and_nothing_is_deleted(tmp_path):
