@@ -26,7 +26,7 @@ from cvae_tf.config import parser_for
 from cvae_tf.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = ["--preset", "debug", "--width", "4", "--frame_H", "16", "--frame_W", "32", "--num_epoch", "9",
+SETTINGS = ["--preset", "debug", "--width", "4", "--frame_H", "16", "--frame_W", "32", "--num_epoch", "6",
             "--steps_per_epoch", "6", "--val_every", "3", "--val_vi_len", "12", "--tfr", "0.5", "--checkpoint_minutes",
             "0.005"]
 # Where to kill: the folder, below that of the run's files, and the unfinished file in it that tells the moment.

@@ -324,6 +324,7 @@ PREDICTIONS = [
     (["--poses", "empty", "--truth", "short"], "empty: no PNG images in this folder"),
     (["--poses", "nowhere", "--truth", "short"], "nowhere: no such folder"),
     (["--poses", "one", "--truth", "data/val/val_img"], "only one pose, and it is the first frame's own"),
+    (["--poses", "small", "--truth", "small"], "frame000.png: 32x16 pixels are fewer than the model's 64x32"),
     ([*TREE, "--first_frame", "pipe.png"], "pipe.png: not a readable image .no file that can be read"),
     ([*TREE, "--truth", "data/val/val_img", "--output", "data/val/val_img/frame001.gif"],
      "frame001.png: is there already, among the images to read; choose another --output"),
@@ -342,6 +343,9 @@ def test_predictions(words, message, end_of, tmp_path):
             shutil.copy(root / f"val/val_img/frame{n:03d}.png", tmp_path / folder)
     (tmp_path / "data.gif").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "small").mkdir()
+    for n in range(3):
+        Image.new("RGB", (32, 16)).save(tmp_path / "small" / f"frame{n:03d}.png")
     before = _files(tmp_path)
     _refused(end_of("predict.py", "--model", STUDIO, *words), message)
     assert _files(tmp_path) == before

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization")  # of such
 
 import torch_lab  # noqa: E402
 
-from cvae_tf import checkpoint_file, export_torch, import_torch, lab_checkpoint  # noqa: E402
+from cvae_tf import checkpoint_file, export_torch, import_torch, lab_checkpoint, prediction  # noqa: E402
 from cvae_tf.config import PRESETS, Config, load_config  # noqa: E402
 from cvae_tf.errors import InputError  # noqa: E402
 from cvae_tf.export import save_model  # noqa: E402
@@ -93,10 +93,12 @@ def test_there_and_back_is_the_same_checkpoint(checkpoint, imported, tmp_path):
     assert (content["last_epoch"], content["tfr"], content["lr"]) == (40, 0.3, 1e-5)  # as they came
 
 
-def test_the_learning_rate_and_ratio_of_an_epoch_go_with_it(tmp_path):
+def test_the_learning_rate_and_ratio_of_an_epoch_go_with_it(tmp_path, monkeypatch):
     sizes = dict(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)
     config = Config(**{**PRESETS["lab"], **sizes, "preset": "lab", "frame_H": 16, "frame_W": 32})
     save_model(make_model(LabNetwork(**sizes)), tmp_path / "mine", config)
+    loaded = prediction.Generator(tmp_path / "mine")
+    monkeypatch.setattr(prediction, "Generator", lambda path: loaded)  # once is enough
     for epoch, lr, tfr in ((1, 1e-3, 1.0), (4, 1e-4, 1.0), (12, 1e-5, 0.7), (69, 1e-5, 0.0)):
         out = tmp_path / f"epoch={epoch}.ckpt"
         export_torch.export_torch(export_torch.parse_args(["--model", str(tmp_path / "mine"), "--out", str(out)]))
