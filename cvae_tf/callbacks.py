@@ -204,8 +204,7 @@ class Checkpoints(keras.callbacks.Callback):
         minutes: between checkpoints within an epoch.
 
     Raises:
-        Stopped: between two steps, when ``stop`` is due. After a signal, everything is saved; when time is up,
-            `finish_early` is still to be called.
+        Stopped: between two steps, when ``stop`` is due and everything is saved.
     """
 
     def __init__(self, model, clips, store, validation, record, footage, stop, keep_last, check, minutes):
@@ -266,12 +265,10 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not self._within_epoch():  # the epoch's end comes first: its validation, its row
             return
-        asked = self.stop.signal is not None
-        if not asked and self.stop.time_is_up():
-            raise Stopped
-        if asked or time.monotonic() - self.saved >= self.interval:
+        due = self.stop.due()
+        if due or time.monotonic() - self.saved >= self.interval:
             self.save()
-        if asked:
+        if due:
             raise Stopped
 
     def on_epoch_end(self, epoch, logs=None):
@@ -289,8 +286,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.kept = int(self.steps)
 
     def finish_early(self):
-        """Save the state in which time was up; then validate it, where that was not just done, and keep it."""
-        self.save()
+        """Validate the state in which time was up, where that was not just done, and keep it."""
         if self.validation.step != int(self.steps):
             self.validation.validate(self.clips.epoch_of(int(self.steps) - 1))
         self.keep()

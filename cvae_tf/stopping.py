@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopped(Exception):
-    """The training has stopped between two steps, as asked."""
+    """The training has stopped between two steps, as asked, with everything saved."""
 
 
 class StopRequest:

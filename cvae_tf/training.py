@@ -186,13 +186,14 @@ def _open(config, fresh, stack):
     Nothing is written before everything that can be refused has been.
     """
     folders = run_folders(config)
+    fresh = fresh and folders.root.exists()
     continued = folders.root.exists() and not fresh
     check_replaceable(folders.export, MODEL_FILES, "exported model", "--export_dir")
     if continued:
         check = stack.enter_context(locked(folders))
     if not fresh:
         _check_run(config, folders)
-    elif folders.root.exists() and not folders.is_run():
+    elif not folders.is_run():
         raise InputError(f"{folders.root}: is no run, so --fresh leaves it alone; choose another --run_dir")
     training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
     data.training_clips(config, training)

@@ -239,6 +239,9 @@ RUNS = {
         lambda root: (_run(root), (root.parent / "model").mkdir(), (root.parent / "model/saved_model.pb").touch(),
                       (root.parent / "model/config.json").write_text(Config(seed=5).to_json())), [],
         "model: holds the model of another run; choose another --export_dir"),
+    "fresh over another run's export": (
+        lambda root: ((root.parent / "model").mkdir(), (root.parent / "model/saved_model.pb").touch()),
+        ["--fresh", "--export_dir", "model", "--max_frames", "64"], "model: holds the model of another run"),
     "deep JSON": (lambda root: (_run(root), (root / "config.json").write_text("[" * 200_000)), [],
                   "config.json: not a configuration of this program"),
     "fresh over a foreign folder": (lambda root: (root.mkdir(), (root / "thesis.txt").write_text("mine")), ["--fresh"],

@@ -95,6 +95,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     assert done.returncode == 143 and done.stdout == "" and "once more to stop at once" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_nobody_reads_the_output_any_more_the_run_saves_and_ends(tmp_path):
     command = [sys.executable, ROOT / "train.py", *WORDS, "--num_epoch", "1", "--steps_per_epoch", "1000",
                "--run_dir", "run", "--export_dir", "model"]
@@ -185,12 +186,13 @@ def test_a_folder_that_is_removed_while_running_ends_the_run(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_what_is_there_stays_whole(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     words = shlex.join([sys.executable, str(ROOT / "train.py"), *WORDS, "--num_epoch", "20", "--checkpoint_minutes",
                         "0"])
-    script = (f"mount -t tmpfs -o size=1500k tmpfs {disk} && cd {disk} && {words} --run_dir run --export_dir model; "
+    script = (f"mount -t tmpfs -o size=700k tmpfs {disk} && cd {disk} && {words} --run_dir run --export_dir model; "
               f"echo code $?; mkdir {tmp_path}/kept; cp -r {disk}/. {tmp_path}/kept")
     done = subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", script], capture_output=True, text=True)
     if "code" not in done.stdout:
@@ -205,6 +207,7 @@ def test_a_full_disk_ends_the_run_and_what_is_there_stays_whole(tmp_path):
         assert len(list(csv.DictReader(stream))) > 0
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_equal_and_deterministic_changes_nothing_on_a_cpu(whole, tmp_path):
     words = [*WORDS, "--run_dir", "run", "--export_dir", "model", "--deterministic"]
     subprocess.run([sys.executable, ROOT / "train.py", *words], cwd=tmp_path, check=True, capture_output=True)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization")  # of such
 
 import torch_lab  # noqa: E402
 
-from cvae_tf import checkpoint_file, export_torch, import_torch, lab_checkpoint, prediction  # noqa: E402
+from cvae_tf import checkpoint_file, export_torch, import_torch, lab_checkpoint, prediction, training  # noqa: E402
 from cvae_tf.config import PRESETS, Config, load_config  # noqa: E402
 from cvae_tf.errors import InputError  # noqa: E402
 from cvae_tf.export import save_model  # noqa: E402
@@ -99,6 +99,8 @@ def test_the_learning_rate_and_ratio_of_an_epoch_go_with_it(tmp_path, monkeypatc
     save_model(make_model(LabNetwork(**sizes)), tmp_path / "mine", config)
     loaded = prediction.Generator(tmp_path / "mine")
     monkeypatch.setattr(prediction, "Generator", lambda path: loaded)  # once is enough
+    network = training.build_network(config)
+    monkeypatch.setattr(training, "build_network", lambda config: network)
     for epoch, lr, tfr in ((1, 1e-3, 1.0), (4, 1e-4, 1.0), (12, 1e-5, 0.7), (69, 1e-5, 0.0)):
         out = tmp_path / f"epoch={epoch}.ckpt"
         export_torch.export_torch(export_torch.parse_args(["--model", str(tmp_path / "mine"), "--out", str(out)]))
