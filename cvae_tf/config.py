@@ -80,6 +80,8 @@ class Config:
     tfr_draw: str = _flag("batch", "objective", "what one teacher-forcing coin decides: a batch (the seed), "
                           "an epoch (the lab) or each frame (scheduled sampling)", choices=("batch", "epoch", "frame"))
     gradient_through_time: bool = _flag(False, "objective", "keep the gradient through fed-back frames")
+    instants_at_once: int = _flag(0, "objective", "instants of a clip that run as one batch: the same gradient, more "
+                                  "memory; 0: 16, and 1 for the lab's network on a CPU", low=0, high=100_000)
 
     batch_size: int = _flag(4, "optimiser", "clips in a batch", low=1, high=65_536)
     optim: str = _flag("AdamW", "optimiser", "optimiser", choices=("Adam", "AdamW"))

@@ -16,6 +16,8 @@ def save_model(model, path, config):
 
     - ``generate``, also ``serving_default``: ``first_frame`` (B, H, W, 3), ``poses`` (B, T, H, W, 3), ``seed`` (2,)
       int32, ``temperature`` () -> ``frames`` (B, T, H, W, 3), the frame of each pose in turn, z from the prior.
+    - ``continue``: the same from the middle of a film, as `CVAE.continue_film`: ``context_frame`` and ``before``
+      instead of ``first_frame``, and ``start`` () int32 -> ``frames`` and ``last``.
     - ``reconstruct``: ``frames`` and ``poses`` (B, T, H, W, 3) -> ``frames`` (B, T-1, H, W, 3), frames 1 to T-1 with z
       from the posterior, which has seen them, ``kl`` (B, T-1) in nats, and ``mean`` (B, T-1, h, w, c), the posterior's.
 
@@ -31,6 +33,12 @@ def save_model(model, path, config):
     def generate(first_frame, poses, seed, temperature):
         return {"frames": model.generate(first_frame, poses, seed, temperature)}
 
+    @tf.function(input_signature=[frame, frame, film, tf.TensorSpec((2,), tf.int32), tf.TensorSpec(()),
+                                  tf.TensorSpec((), tf.int32)])
+    def continue_film(context_frame, before, poses, seed, temperature, start):
+        frames, last = model.continue_film(context_frame, before, poses, seed, temperature, start)
+        return {"frames": frames, "last": last}
+
     @tf.function(input_signature=[film, film])
     def reconstruct(frames, poses):
         predictions, kl, mean = model.reconstruct(frames, poses)
@@ -42,7 +50,8 @@ def save_model(model, path, config):
     with atomic(path) as unfinished:
         try:
             tf.saved_model.save(module, str(unfinished), signatures={
-                "generate": generate, "serving_default": generate, "reconstruct": reconstruct})
+                "generate": generate, "serving_default": generate, "continue": continue_film,
+                "reconstruct": reconstruct})
         except (tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError, tf.errors.UnknownError) as error:
             raise InputError(f"{path}: cannot be written ({error.message.rpartition('; ')[2]})") from error
         (unfinished / "config.json").write_text(config.to_json())

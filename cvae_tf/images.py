@@ -139,13 +139,18 @@ def read_image(path, height, width, size=None):
         raise _unreadable(path, error) from error
 
 
-def read_images(paths, height, width):
+def read_images(paths, height, width, size=None):
     """Decode images of one size on all cores, with a progress bar from a few hundred on: (N, height, width, 3) uint8.
+
+    Args:
+        paths: of the files.
+        height, width: in pixels.
+        size: (width, height) that the files must have; None: that of the first.
 
     Raises:
         InputError: one is unreadable or too small, or they differ in size.
     """
-    size = image_size(paths[0])
+    size = size or image_size(paths[0])
     out = np.empty((len(paths), height, width, 3), np.uint8)
     progress = lambda done: None  # noqa: E731
     if len(paths) >= 500:

@@ -17,6 +17,9 @@ from cvae_tf.rollout import rollout
 # What a random number is for: a word of its seed, so that no two purposes share numbers.
 POSTERIOR, FORCING = 1, 2
 
+# Instants that a film is generated in at a time: pose features and noise exist for so many only, however long the film.
+STRETCH = 64
+
 
 class CVAE(keras.Model):
     """Conditional VAE for video prediction.
@@ -26,18 +29,22 @@ class CVAE(keras.Model):
         seed: of all noise in training.
         tfr_draw: what one teacher-forcing coin decides: ``"batch"``, ``"epoch"`` or ``"frame"``.
         gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the seed.
+        instants_at_once: with the gradient stopped, how many instants of a clip run forward and backward as one batch:
+            the same gradient, more memory, and fewer, larger operations.
         clip_norm: global norm above which the gradients of a step are scaled down.
 
     ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are set by `callbacks.EpochSchedules`; ``steps`` counts batches.
     """
 
-    def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, clip_norm=1.0, **kwargs):
+    def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, clip_norm=1.0,
+                 instants_at_once=16, **kwargs):
         super().__init__(**kwargs)
         self.network = network
         self.seed = seed
         self.tfr_draw = tfr_draw
         self.gradient_through_time = gradient_through_time
         self.clip_norm = clip_norm
+        self.instants_at_once = instants_at_once
         for name, dtype in (("beta", "float32"), ("teacher_forcing_ratio", "float32"), ("epoch", "int32"),
                             ("steps", "int32"), ("skipped", "int32"), ("skipped_in_a_row", "int32")):
             setattr(self, name, self.add_weight(shape=(), dtype=dtype, initializer="zeros", trainable=False, name=name))
@@ -60,10 +67,6 @@ class CVAE(keras.Model):
         """q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
         return elbo.diagonal_normal(*self.network.posterior(frames, pose_features))
 
-    def prior(self, length, frame):
-        """p(z) = N(0, I) for ``length`` frames like ``frame`` (B, H, W, 3): a tfp Normal."""
-        return elbo.standard_normal([length, tf.shape(frame)[0], *self.network.latent_shape(*frame.shape[1:3])])
-
     # ------------------------------------------------------------------ training
 
     def draw_forcing(self, shape):
@@ -75,6 +78,10 @@ class CVAE(keras.Model):
     def _key(self, purpose, number):
         return tf.random.fold_in(tf.stack([self.seed, purpose]), tf.cast(number, tf.int32))
 
+    def draw_noise(self, shape):
+        """Draw the noise of the reparameterisation, N(0, I), for a batch of clips: (T-1, B, h, w, c)."""
+        return elbo.standard_normal(shape).sample(seed=self._key(POSTERIOR, self.steps))
+
     def predict_clip(self, frames, poses, context, training=True):
         """Predict frames 1 to T-1 of a clip with z from the posterior, under teacher forcing.
 
@@ -85,42 +92,85 @@ class CVAE(keras.Model):
         Returns:
             ``(predictions, kl)``: (T-1, B, H, W, 3), and (T-1, B) in nats.
         """
-        pose_features = self.network.encode_poses(poses[1:], training=training)
-        posterior = self.posterior(frames[1:], pose_features)
-        z = posterior.sample(seed=self._key(POSTERIOR, self.steps))
-        kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(z)))
-        forced = self.draw_forcing(kl.shape)
+        return self._predict(frames[0], self._instants(frames, poses), context, training)
+
+    def _instants(self, frames, poses):
+        """What the instants to predict need: true frames before and at each, poses, noise, forcing: (T-1, B, ...)."""
+        length, batch, height, width, _ = frames[1:].shape
+        return (frames[:-1], frames[1:], poses[1:],
+                self.draw_noise((length, batch, *self.network.latent_shape(height, width))),
+                self.draw_forcing((length, batch)))
+
+    def _predict(self, before, instants, context, training=True):
+        """`predict_clip` for consecutive instants; ``before`` (B, H, W, 3) is what was generated before the first."""
+        true_previous, targets, poses, noise, forced = instants
+        pose_features = self.network.encode_poses(poses, training=training)
+        posterior = self.posterior(targets, pose_features)
+        inputs = (pose_features, posterior.loc + posterior.scale * noise)  # the reparameterisation
+        kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(noise)))
         cell = self.cell(context)
-        inputs = (pose_features, z)
         if self.gradient_through_time:
-            return rollout(cell, frames[0], inputs, frames[:-1], forced), kl
+            return rollout(cell, before, inputs, true_previous, forced), kl
 
         # With the gradient stopped at fed-back frames, what each step is fed can be generated first, without a
         # gradient, and all steps can then run as one batch: the same loss and gradient as step by step, but faster.
         def feed_back():
-            generated = rollout(cell, frames[0], inputs, frames[:-1], forced)
-            fed = tf.concat([frames[:1], generated[:-1]], 0)
-            return tf.where(forced[:, :, None, None, None], frames[:-1], fed)
+            generated = before[None]
+            if targets.shape[0] != 1:
+                earlier = tf.nest.map_structure(lambda x: x[:-1], (inputs, true_previous, forced))
+                generated = tf.concat([generated, rollout(cell, before, *earlier)], 0)
+            return tf.where(forced[:, :, None, None, None], true_previous, generated)
 
-        previous = tf.stop_gradient(tf.cond(tf.reduce_all(forced), lambda: frames[:-1], feed_back))
+        previous = tf.stop_gradient(tf.cond(tf.reduce_all(forced), lambda: true_previous, feed_back))
         return self._all_at_once(previous, inputs, context), kl
 
     def _all_at_once(self, previous, inputs, context):
-        length = previous.shape[0]
+        length = tf.shape(previous)[0]
         context = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0),
                                         self.network.encode_context(context))
         return over_time(self.network.transition, previous, *inputs, context)
+
+    def clip_gradient(self, frames, poses, context):
+        """The terms of a clip batch's loss and the loss's gradient, by stretches of ``instants_at_once``.
+
+        Args:
+            frames, poses, context: as for `predict_clip`.
+
+        Returns:
+            ``(mse, kl, gradients)``: sums over time of means over the batch, and a tensor for each trainable variable.
+        """
+        instants, length = self._instants(frames, poses), frames.shape[0] - 1
+        stretch = length if self.gradient_through_time else min(length, self.instants_at_once)
+
+        def of_stretch(before, instants):
+            with tf.GradientTape() as tape:
+                predictions, kl = self._predict(before, instants, context)
+                mse = elbo.squared_error(instants[1], predictions)
+                mse, kl = (tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in (mse, kl))
+                loss = mse + self.beta * kl
+            return predictions[-1], mse, kl, tape.gradient(loss, self.trainable_variables)
+
+        if stretch == length:
+            return of_stretch(frames[0], instants)[1:]
+
+        def add_stretch(t, before, *sums):
+            now = tf.nest.map_structure(lambda x: x[t:t + stretch], instants)
+            if stretch == 1:
+                now = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (1, *x.shape[1:])), now)
+            before, mse, kl, gradients = of_stretch(before, now)
+            return t + stretch, before, *(a + b for a, b in zip(sums, (mse, kl, *gradients), strict=True))
+
+        zeros = [tf.zeros(()), tf.zeros(()), *(tf.zeros_like(variable) for variable in self.trainable_variables)]
+        _, _, mse, kl, *gradients = tf.while_loop(lambda t, *_: t < length, add_stretch, (0, frames[0], *zeros),
+                                                  parallel_iterations=1)
+        return mse, kl, gradients
 
     def train_step(self, data):
         """One teacher-forced clip batch, one optimiser step; skipped where the loss or gradient is not finite."""
         frames, poses, context = data
         running = [(statistic, tf.identity(statistic)) for statistic in self.network.non_trainable_variables]
-        with tf.GradientTape() as tape:
-            predictions, kl = self.predict_clip(frames, poses, context)
-            mse = elbo.squared_error(frames[1:], predictions)  # (T-1, B)
-            mse, kl = (tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in (mse, kl))
-            loss = mse + self.beta * kl
-        gradients = tape.gradient(loss, self.trainable_variables)
+        mse, kl, gradients = self.clip_gradient(frames, poses, context)
+        loss = mse + self.beta * kl
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
@@ -175,9 +225,39 @@ class CVAE(keras.Model):
         Returns:
             (B, T, H, W, 3) in [0, 1], the frame of each pose in turn.
         """
+        return self.continue_film(first_frame, first_frame, poses, seed, temperature)[0]
+
+    def continue_film(self, context_frame, before, poses, seed, temperature=1.0, start=0):
+        """`generate` from the middle of a film: in parts, films of any length take constant memory.
+
+        Args:
+            context_frame: (B, H, W, 3), the frame that the film began with.
+            before: (B, H, W, 3), the ``last`` of the part before.
+            poses: (B, T, H, W, 3), of the frames to generate.
+            seed, temperature: as for `generate`.
+            start: number of frames generated before, a multiple of `STRETCH`.
+
+        Returns:
+            ``(frames, last)``: (B, T, H, W, 3) in [0, 1], equal to those of a film generated at once; and (B, H, W, 3),
+            the last of them as it is fed back, not clipped.
+        """
         poses = _swap_time(poses)
-        z = temperature * self.prior(tf.shape(poses)[0], first_frame).sample(seed=seed)
-        return _swap_time(self.run_freely(first_frame, poses, z))
+        length, batch = tf.shape(poses)[0], tf.shape(poses)[1]
+        shape = [STRETCH, batch, *self.network.latent_shape(*poses.shape[2:4])]
+        cell = self.cell(context_frame)
+        films = tf.TensorArray(tf.float32, (length + STRETCH - 1) // STRETCH, infer_shape=False,
+                               element_shape=(None, *poses.shape[1:]))
+
+        def add_stretch(i, before, films):
+            part = poses[i * STRETCH:(i + 1) * STRETCH]
+            noise = elbo.standard_normal(shape).sample(seed=tf.random.fold_in(seed, start // STRETCH + i))
+            z = temperature * noise[:tf.shape(part)[0]]
+            film = rollout(cell, before, (self.network.encode_poses(part), z))
+            return i + 1, tf.ensure_shape(film[-1], before.shape), films.write(i, film)
+
+        _, last, films = tf.while_loop(lambda i, *_: i < films.size(), add_stretch, (0, before, films),
+                                       parallel_iterations=1)
+        return _swap_time(tf.clip_by_value(films.concat(), 0.0, 1.0)), last
 
     def reconstruct(self, frames, poses, seed=(0, 0)):
         """Free running with z from the posterior, which has seen each target frame: no prediction score.

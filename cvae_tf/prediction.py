@@ -3,7 +3,10 @@
 Knows the exported model by its signatures only; neither the model nor the networks are imported.
 """
 
+import contextlib
+import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,11 @@ from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, check_checksums, check_writable, write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.tables import psnr_table
-from cvae_tf.video import side_by_side, to_uint8, write_gif
+from cvae_tf.video import gif_writer, side_by_side
+
+PART = 448  # frames that are read, generated and written at a time: a multiple of what the exported model works in
+# Up to here, in pixels times squared width, a unet's operations are so small that a second thread slows each one down.
+LIGHT = 32 * 64 * 32**2
 
 
 class Generator:
@@ -31,6 +38,12 @@ class Generator:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf  # slow: not for --help, a mistyped flag or folder
 
+        self.films_at_once = 1
+        if _is_light(path):
+            self.films_at_once = os.cpu_count()
+            with contextlib.suppress(RuntimeError):  # TensorFlow has been at work already: then only slower
+                tf.config.threading.set_intra_op_parallelism_threads(1)
+                tf.config.threading.set_inter_op_parallelism_threads(-1)  # all in the caller's thread
         self._tf = tf
         try:
             self._loaded = tf.saved_model.load(str(path))  # kept: its variables live only as long as it does
@@ -38,12 +51,14 @@ class Generator:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{path}: the SavedModel cannot be loaded ({reason}); copy or train it again") from error
         for name, needed in (("generate", {"first_frame", "poses", "seed", "temperature"}),
+                             ("continue", {"context_frame", "before", "poses", "seed", "temperature", "start"}),
                              ("reconstruct", {"frames", "poses"})):
             signature = self._loaded.signatures.get(name)
             if signature is None or set(signature.structured_input_signature[1]) != needed:
                 raise InputError(f"{path}: this SavedModel has no signature '{name}' of {', '.join(sorted(needed))}; "
                                  "train one with python train.py")
-        self._generate, self._reconstruct = (self._loaded.signatures[name] for name in ("generate", "reconstruct"))
+        self._generate, self._continue, self._reconstruct = (
+            self._loaded.signatures[name] for name in ("generate", "continue", "reconstruct"))
         self.height, self.width = self._generate.structured_input_signature[1]["first_frame"].shape[1:3]
 
     @property
@@ -72,6 +87,27 @@ class Generator:
                                 temperature=tf.constant(temperature, tf.float32))
         return output["frames"][0].numpy()
 
+    def film(self, first_frame, seed=0, temperature=1.0):
+        """A film to be generated in parts: a function from poses (n, H, W, 3) to the next n frames (n, H, W, 3).
+
+        All parts but the last must be of a multiple of 64 frames. They equal those of a film made at once.
+        """
+        tf = self._tf
+        context = before = tf.constant(first_frame[None], tf.float32)
+        start = 0
+
+        def extend(poses):
+            nonlocal before, start
+            if start % 64:
+                raise ValueError(f"only the last part of a film may be of no multiple of 64 frames, not {start}")
+            output = self._continue(context_frame=context, before=before, poses=tf.constant(poses[None], tf.float32),
+                                    seed=tf.constant([0, seed], tf.int32), start=tf.constant(start, tf.int32),
+                                    temperature=tf.constant(temperature, tf.float32))
+            before, start = output["last"], start + len(poses)
+            return output["frames"][0].numpy()
+
+        return extend
+
     def reconstruct(self, frames, poses):
         """Free running with z from the posterior, which sees each frame to predict: no prediction.
 
@@ -86,6 +122,16 @@ class Generator:
                                    poses=self._tf.constant(poses[None], self._tf.float32))
         mean = output.get("mean")
         return output["frames"][0].numpy(), output["kl"][0].numpy(), None if mean is None else mean[0].numpy()
+
+
+def _is_light(path):
+    """Whether the operations of the exported model are too small to be shared between threads."""
+    try:
+        config = json.loads((Path(path) / "config.json").read_text())
+        work = config["frame_H"] * config["frame_W"] * config["width"]**2
+        return config["network"] == "unet" and work <= LIGHT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def newest_model(folder=Path("saved_models")):
@@ -147,11 +193,17 @@ def parse_args(argv):
 
 
 def _read_input(args, height, width):
-    """First frame (H, W, 3), poses (T, H, W, 3), whether pose 0 is the first frame's, and true frames or None."""
+    """What to generate from.
+
+    Returns:
+        ``(first_frame, given, length, read)``: (H, W, 3); whether pose 0 is the first frame's; the number of poses;
+        and a function from a slice of them to ``(poses, truth)``, each (n, H, W, 3), the truth None where unknown.
+    """
     if args.poses in (None, STUDIO):
-        frames, poses = (images.to_float(pixels) for pixels in studio.sequence(0, height, width))
-        return frames[0], poses, True, frames
-    truth, pose_paths = None, images.list_images(args.poses)
+        frames, poses = studio.sequence(0, height, width)
+        return (images.to_float(frames[0]), True, len(poses),
+                lambda part: (images.to_float(poses[part]), images.to_float(frames[part])))
+    truth_paths, pose_paths = None, images.list_images(args.poses)
     if len(images.uncut(pose_paths)) > 1:
         print(f"{args.poses}: the numbers have gaps; the film goes on across them", flush=True)
     if args.truth:
@@ -159,18 +211,24 @@ def _read_input(args, height, width):
         missing = [path.name for path in pose_paths if path.name not in names]
         if missing:
             raise InputError(f"{args.truth}: no true frame {missing[0]} for the pose of that name")
-        truth = images.to_float(images.read_images([names[path.name] for path in pose_paths], height, width))
-    first_path = Path(args.first_frame) if args.first_frame else names[pose_paths[0].name]
+        truth_paths = [names[path.name] for path in pose_paths]
+    first_path = Path(args.first_frame) if args.first_frame else truth_paths[0]
     first_frame = images.to_float(images.read_image(first_path, height, width))
-    poses = images.to_float(images.read_images(pose_paths, height, width))
-    return first_frame, poses, first_path.name == pose_paths[0].name, truth
+    sizes = [paths and images.image_size(paths[0]) for paths in (pose_paths, truth_paths)]
+
+    def read(part):
+        return tuple(paths and images.to_float(images.read_images(paths[part], height, width, size))
+                     for paths, size in zip((pose_paths, truth_paths), sizes, strict=True))
+
+    return first_frame, first_path.name == pose_paths[0].name, len(pose_paths), read
 
 
 def predict(args):
     """Generate and write the GIF and, where the truth is known, the PSNR curve and table beside it.
 
     The film has a frame for each pose. A pose with the first frame's own name is that frame's: the film then begins
-    with the given frame, and the prediction with the next pose.
+    with the given frame, and the prediction with the next pose. Frames are read, generated and written in parts, so
+    memory does not grow with the film.
 
     Raises:
         InputError: an input is missing or unreadable, or the output cannot be written.
@@ -178,18 +236,30 @@ def predict(args):
     path, output = Path(args.model) if args.model else newest_model(), Path(args.output)
     _check_output(output, args)
     generate = Generator(path)
-    first_frame, poses, given, truth = _read_input(args, generate.height, generate.width)
-    if given and len(poses) < 2:
+    first_frame, given, length, read = _read_input(args, generate.height, generate.width)
+    if given and length < 2:
         raise InputError("only one pose, and it is the first frame's own; give at least one more")
-    films = [generate(first_frame, poses[given:], args.seed + k, args.temperature) for k in range(args.samples)]
-    shown = [np.concatenate([first_frame[None], film]) if given else film for film in films]
-    panels = shown if truth is None else [truth, poses, *shown]
-    write_gif(output, to_uint8(side_by_side(*panels)), fps=args.fps, scale=args.scale)
+    films = [generate.film(first_frame, args.seed + k, args.temperature) for k in range(args.samples)]
     names = ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
+    curves = {name: [] for name in (*names, "copy-first")}
+    with gif_writer(output, args.fps, args.scale) as append, ThreadPoolExecutor(generate.films_at_once) as pool:
+        for start in range(int(given), length, PART):
+            poses, truth = read(slice(start, start + PART))
+            parts = list(pool.map(lambda film: film(poses), films))  # noqa: B023 (all done within this turn)
+            if truth is not None:
+                still = np.broadcast_to(first_frame, truth.shape)
+                for curve, part in zip(curves.values(), (*parts, still), strict=True):
+                    curve.append(psnr_per_frame(truth, part))
+            if start == given == 1:
+                parts = [np.concatenate([first_frame[None], part]) for part in parts]
+                before = read(slice(0, 1))
+                poses, truth = (after if after is None else np.concatenate([first, after])
+                                for first, after in zip(before, (poses, truth), strict=True))
+            append(side_by_side(*parts) if truth is None else side_by_side(truth, poses, *parts))
     panel_names = [*(["truth", "pose"] if truth is not None else []), *names]
-    print(f"{output}: {len(poses)} frames by {path} ({', '.join(panel_names)})")
+    print(f"{output}: {length} frames by {path} ({', '.join(panel_names)})")
     if truth is not None:
-        _score(output, truth[given:], first_frame, dict(zip(names, films, strict=True)))
+        _score(output, {name: np.concatenate(curve) for name, curve in curves.items()})
 
 
 def _check_output(output, args):
@@ -202,14 +272,12 @@ def _check_output(output, args):
             raise InputError(f"{path}: is there already, among the images to read; choose another --output")
 
 
-def _score(output, truth, first_frame, films):
+def _score(output, curves):
     from cvae_tf.plots import psnr_per_frame_png  # Matplotlib is slow to import
 
-    curves = {name: psnr_per_frame(truth, film) for name, film in films.items()}
-    curves["copy-first"] = psnr_per_frame(truth, np.broadcast_to(first_frame, truth.shape))
     with atomic(output.with_suffix(".png")) as unfinished:
         unfinished.write_bytes(psnr_per_frame_png(curves, f"{output.stem}: free running, z from the prior"))
     write_csv(output.with_suffix(".csv"), *psnr_table(curves))
     means = ", ".join(f"{name} {curve.mean():.2f} dB" for name, curve in curves.items())
-    print(f"PSNR, mean of {len(truth)} frames, z from the prior: {means}")
+    print(f"PSNR, mean of {len(curves['copy-first'])} frames, z from the prior: {means}")
     print(f"Per frame: {output.with_suffix('.png')}, {output.with_suffix('.csv')}")

@@ -44,7 +44,8 @@ def build_network(config):
 def build_model(config, clips):
     """The model of ``config``, built and compiled, with the learning-rate schedule over all of its steps."""
     model = CVAE(build_network(config), seed=config.seed, tfr_draw=config.tfr_draw, clip_norm=config.clip_norm,
-                 gradient_through_time=config.gradient_through_time)
+                 gradient_through_time=config.gradient_through_time,
+                 instants_at_once=config.instants_at_once or _instants_at_once(config))
     rate = _learning_rate(config, clips)
     if config.optim == "Adam":
         optimizer = Adam(rate, epsilon=1e-8)  # PyTorch's epsilon
@@ -53,6 +54,11 @@ def build_model(config, clips):
     model.compile(optimizer, jit_compile=False)  # XLA is many times slower for this loop on a CPU
     optimizer.build(model.trainable_variables)
     return model
+
+
+def _instants_at_once(config):
+    """What is fastest: on a CPU one instant of the lab's network keeps all cores busy, one of the unet does not."""
+    return 1 if config.network == "lab" and not tf.config.list_physical_devices("GPU") else 16
 
 
 def _learning_rate(config, clips):

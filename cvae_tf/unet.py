@@ -7,11 +7,13 @@ context frame at every step, so a static background cannot drift, however long t
 import keras
 import tensorflow as tf
 
-from cvae_tf.network import Network
+from cvae_tf.network import Network, over_time
 
 
-def _conv(channels, kernel=3, **kwargs):
-    return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="he_normal", **kwargs)
+def _conv(channels, kernel=3, share=1.0, **kwargs):
+    """A convolution that starts as He et al. have it; ``share``: of the inputs of a sum of convolutions, its own."""
+    initializer = keras.initializers.VarianceScaling(2 * share, "fan_in", "truncated_normal")
+    return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer=initializer, **kwargs)
 
 
 def _centred(image):
@@ -50,13 +52,6 @@ class Encoder(keras.layers.Layer):
         return half, quarter, eighth
 
 
-class PoseEncoder(Encoder):
-    """`Encoder` that also hands on the drawn pose itself, centred, for the generator at full resolution."""
-
-    def call(self, pose, training=False):
-        return _centred(pose), *super().call(pose)
-
-
 class GaussianPredictor(keras.layers.Layer):
     """Features of a frame and its pose -> mean and log variance of the latent map, each (B, H/8, W/8, N)."""
 
@@ -82,23 +77,39 @@ class Up(keras.layers.Layer):
         return tf.nn.depth_to_space(self.conv(x), 2)
 
 
+class Merge(keras.layers.Layer):
+    """A 3x3 convolution of what changes from frame to frame, of the pose and of the context frame, side by side.
+
+    It is computed as the sum of three, since two of them need no frame that has yet to be generated: `pose` runs once
+    for all instants and `context` once a film, and only ``call`` is left for the time loop.
+    """
+
+    def __init__(self, channels, shares=(0.5, 0.25, 0.25), **kwargs):
+        super().__init__(**kwargs)
+        self.moving = _conv(channels, share=shares[0])
+        self.pose = _conv(channels, share=shares[1], use_bias=False)
+        self.context = _conv(channels, share=shares[2], use_bias=False)
+
+    def call(self, moving, pose_part, context_part):
+        return tf.nn.leaky_relu(self.moving(moving) + (pose_part + context_part))
+
+
 class DecoderFusion(keras.layers.Layer):
     """Features of the previous frame, the pose and the context frame, and z, merged from 1/8 up to 1/2 of the size."""
 
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
-        self.merges = [_conv(width * scale) for scale in (3, 2, 1)]
+        self.merges = [Merge(width * scale) for scale in (3, 2, 1)]
         self.blocks = [ResidualBlock(width * scale) for scale in (3, 2, 1)]
         self.ups = [Up(width * scale) for scale in (2, 1)]
 
-    def call(self, frame_features, pose_features, context_features, z):
+    def call(self, frame_features, pose_parts, context_parts, z):
         x = z
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
                 x = self.ups[level - 1](x)
-            scale = -1 - level
-            merged = [x, frame_features[scale], pose_features[scale], context_features[scale]]
-            x = block(tf.nn.leaky_relu(merge(tf.concat(merged, -1))))
+            moving = tf.concat([x, frame_features[-1 - level]], -1)
+            x = block(merge(moving, pose_parts[level], context_parts[level]))
         return x  # (B, H/2, W/2, width)
 
 
@@ -108,12 +119,12 @@ class Generator(keras.layers.Layer):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
         self.up = Up(width // 2)
-        self.conv = _conv(width // 2)
+        inputs = width // 2 + 6
+        self.merge = Merge(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs))
         self.out = keras.layers.Conv2D(4, 3, padding="same")
 
-    def call(self, fused, pose, context_frame):
-        h = tf.nn.leaky_relu(self.conv(tf.concat([self.up(fused), pose, context_frame], -1)))
-        rgb, mask = tf.split(self.out(h), [3, 1], axis=-1)
+    def call(self, fused, pose_part, context_part, context_frame):
+        rgb, mask = tf.split(self.out(self.merge(self.up(fused), pose_part, context_part)), [3, 1], axis=-1)
         # Unlike a sigmoid's, the tails of this mask keep a gradient. Copying the context frame everywhere is an easy
         # first answer, and a closed sigmoid never opens again: a run at a high learning rate stayed there for ever.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)
@@ -127,7 +138,7 @@ class UNet(Network):
         super().__init__(**kwargs)
         self.width, self.N_dim = width, N_dim
         self.frame_encoder = Encoder(width)
-        self.pose_encoder = PoseEncoder(width)
+        self.pose_encoder = Encoder(width)
         self.gaussian_predictor = GaussianPredictor(width, N_dim)
         self.decoder_fusion = DecoderFusion(width)
         self.generator = Generator(width)
@@ -135,11 +146,29 @@ class UNet(Network):
     def latent_shape(self, height, width):
         return height // 8, width // 8, self.N_dim
 
+    def encode_poses(self, poses, training=False):
+        """As `Network`: the features at 1/8 for the posterior, and the poses' parts of all merges."""
+        return over_time(self._encode_pose, poses)
+
+    def _encode_pose(self, pose):
+        features = self.pose_encoder(pose)
+        return features[-1], self._parts("pose", features, _centred(pose))
+
     def encode_context(self, frame):
-        return frame, self.frame_encoder(frame)
+        return frame, self._parts("context", self.frame_encoder(frame), frame)
+
+    def _parts(self, source, features, image):
+        """The parts of the merges, from 1/8 to the full size, that a pose or a context frame gives."""
+        merges = (*self.decoder_fusion.merges, self.generator.merge)
+        inputs = (*reversed(features), image)
+        return [getattr(merge, source)(x) for merge, x in zip(merges, inputs, strict=True)]
+
+    def posterior(self, frames, pose_features):
+        eighth, _ = pose_features
+        return super().posterior(frames, (eighth,))
 
     def decode(self, frame_features, pose_features, z, context):
-        pose, *pose_features = pose_features
-        context_frame, context_features = context
-        fused = self.decoder_fusion(frame_features, pose_features, context_features, z)
-        return self.generator(fused, pose, context_frame)
+        _, (*pose_parts, pose_part) = pose_features
+        context_frame, (*context_parts, context_part) = context
+        fused = self.decoder_fusion(frame_features, pose_parts, context_parts, z)
+        return self.generator(fused, pose_part, context_part, context_frame)

@@ -1,7 +1,10 @@
 """Films as GIF files."""
 
+import contextlib
+
 import numpy as np
 from PIL import Image
+from PIL.GifImagePlugin import getdata
 
 from cvae_tf.files import atomic
 
@@ -19,42 +22,57 @@ def side_by_side(*films, gap=1):
     return np.concatenate(parts, axis=2)
 
 
-def write_gif(path, frames, fps=20, scale=1):
-    """Write an endlessly looping GIF of exactly as many frames as given, atomically.
+@contextlib.contextmanager
+def gif_writer(path, fps=20, scale=1):
+    """Write an endlessly looping GIF part by part, atomically: only the part in hand is in memory.
 
-    All frames share one palette of up to 255 colours, which is much faster than one palette each and does not flicker.
+    All frames share one palette, that of the first part, which is much faster than one palette each and does not
+    flicker. Every frame is written, also one that equals the frame before.
 
     Args:
         path: ends in ``.gif``.
-        frames: (T, H, W, 3), floats in [0, 1] or uint8.
         fps: frames per second; GIF counts time in hundredths of a second, so 50 divided by it comes out rounded.
         scale: every pixel is drawn as a square of so many pixels.
+
+    Yields:
+        A function that appends frames (T, H, W, 3), floats in [0, 1] or uint8.
 
     Raises:
         InputError: the file cannot be written.
     """
-    frames = frames if frames.dtype == np.uint8 else to_uint8(frames)
+    with atomic(path) as unfinished, open(unfinished, "wb") as stream:
+        palette = None
+
+        def append(frames):
+            nonlocal palette
+            frames = frames if frames.dtype == np.uint8 else to_uint8(frames)
+            if palette is None:
+                palette = _palette(frames)
+                stream.write(_header(frames.shape[2] * scale, frames.shape[1] * scale, palette.getpalette()))
+            for frame in frames:
+                image = Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+                image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+                stream.writelines(getdata(image, duration=max(20, 10 * round(100 / fps)), interlace=0))
+
+        yield append
+        stream.write(b";")
+
+
+def write_gif(path, frames, fps=20, scale=1):
+    """Write frames (T, H, W, 3), floats in [0, 1] or uint8, as one GIF; the rest as `gif_writer`."""
+    with gif_writer(path, fps, scale) as append:
+        append(frames)
+
+
+def _palette(frames):
+    """An image with the palette for ``frames``."""
     sample = frames[:: max(1, len(frames) // 64)]
     # An octree keeps the thin coloured limbs of the poses; the median cut turns them grey in favour of the room.
-    palette_image = Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(
-        254, method=Image.Quantize.FASTOCTREE)
-    palette = palette_image.getpalette()[: 3 * 254]
-    palette += [0] * (3 * 254 - len(palette))
-    # Writers drop a frame that equals the one before. Such a frame gets its first pixel in a spare colour instead, one
-    # level off the true one, so that the film keeps its number of frames.
-    corner = Image.fromarray(frames[0]).quantize(palette=palette_image, dither=Image.Dither.NONE).getpixel((0, 0))
-    red, green, blue = palette[3 * corner: 3 * corner + 3]
-    palette += [red, green, blue + 1 if blue < 255 else blue - 1]
-    images, before = [], None
-    for frame in frames:
-        image = Image.fromarray(frame).quantize(palette=palette_image, dither=Image.Dither.NONE)
-        indices = np.array(image)
-        if before is not None and np.array_equal(indices, before):
-            indices[0, 0] = 254
-        before = indices
-        image = Image.fromarray(np.repeat(np.repeat(indices, scale, 0), scale, 1))
-        image.putpalette(palette)  # makes the grey image one of palette indices
-        images.append(image)
-    with atomic(path) as unfinished:
-        images[0].save(unfinished, format="GIF", save_all=True, append_images=images[1:], loop=0,
-                       duration=max(20, 10 * round(100 / fps)), optimize=False)
+    return Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(256, method=Image.Quantize.FASTOCTREE)
+
+
+def _header(width, height, palette):
+    """The beginning of a GIF: its size in pixels, a palette for all frames, and that it repeats without end."""
+    size = np.array([width, height], "<u2").tobytes()
+    colours = bytes(palette[:768]).ljust(768, b"\0")
+    return b"GIF89a" + size + b"\xf7\0\0" + colours + b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"

@@ -38,9 +38,10 @@ def _reference(model, clip, forced, stop):
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
-@pytest.mark.parametrize("through_time", [True, False], ids=["through-time", "stopped"])
-def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time):
-    model = make_model(UNet(width=4, N_dim=2), gradient_through_time=through_time)
+@pytest.mark.parametrize("through_time, at_once", [(True, 1), (False, 16), (False, 3), (False, 1)],
+                         ids=["through-time", "stopped", "3 at once", "1 at once"])
+def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, at_once):
+    model = make_model(UNet(width=4, N_dim=2), gradient_through_time=through_time, instants_at_once=at_once)
     for weight in model.network.gaussian_predictor.out.weights:  # away from the prior, where the KL has no gradient
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
     model.beta.assign(0.01)
@@ -85,8 +86,8 @@ def test_free_running_ignores_future_true_frames(network):
 def test_changing_beta_changes_the_loss_without_a_retrace(footage, tmp_path):
     model = make_model()
     traces = []
-    predict_clip = model.predict_clip
-    model.predict_clip = lambda *args: traces.append(1) or predict_clip(*args)
+    clip_gradient = model.clip_gradient
+    model.clip_gradient = lambda *args: traces.append(1) or clip_gradient(*args)
     clip = random_clip()
     data = tf.data.Dataset.from_tensors(clip).repeat(3)
     config = Config(num_epoch=3, kl_anneal_type="Monotonic", kl_anneal_ratio=3.0, tfr=1.0, tfr_sde=1, tfr_d_step=0.5)
