@@ -29,7 +29,8 @@ SIDES = ("torch", "torch_compile", "lab", "unet", "unet_films")
 TASKS = {"forced": (BATCH, "clips"), "free": (BATCH, "clips"), "generate_1": ((1, 63), "frames"),
          "generate_16": ((16, 4), "frames")}
 # Where 630 frames take seconds; the template's take a minute, and each frame the same time.
-LONG = {"lab": {"generate_1": (1, 126)}, "unet": {"generate_1": (1, 630)}, "unet_films": {"generate_1": (1, 630), "generate_16": (16, 315)}}
+LONG = {"lab": {"generate_1": (1, 126)}, "unet": {"generate_1": (1, 630)},
+        "unet_films": {"generate_1": (1, 630), "generate_16": (16, 315)}}
 # (what, our side, task, ratio to reach)
 ROWS = (("lab network, teacher-forced training", "lab", "forced", 1.2),
         ("lab network, free-running training", "lab", "free", 1.0),

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from cvae_tf import elbo
 from cvae_tf.network import over_time
-from cvae_tf.rollout import rollout
+from cvae_tf.rollout import by_stretches, rollout
 
 # What a random number is for: a word of its seed, so that no two purposes share numbers.
 POSTERIOR, FORCING = 1, 2
@@ -153,16 +153,15 @@ class CVAE(keras.Model):
         if stretch == length:
             return of_stretch(frames[0], instants)[1:]
 
-        def add_stretch(t, before, *sums):
-            now = tf.nest.map_structure(lambda x: x[t:t + stretch], instants)
+        def add(start, before, *sums):
+            now = tf.nest.map_structure(lambda x: x[start:start + stretch], instants)
             if stretch == 1:
                 now = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (1, *x.shape[1:])), now)
             before, mse, kl, gradients = of_stretch(before, now)
-            return t + stretch, before, *(a + b for a, b in zip(sums, (mse, kl, *gradients), strict=True))
+            return before, *(a + b for a, b in zip(sums, (mse, kl, *gradients), strict=True))
 
         zeros = [tf.zeros(()), tf.zeros(()), *(tf.zeros_like(variable) for variable in self.trainable_variables)]
-        _, _, mse, kl, *gradients = tf.while_loop(lambda t, *_: t < length, add_stretch, (0, frames[0], *zeros),
-                                                  parallel_iterations=1)
+        _, mse, kl, *gradients = by_stretches(add, length, stretch, frames[0], *zeros)
         return mse, kl, gradients
 
     def train_step(self, data):
@@ -248,15 +247,14 @@ class CVAE(keras.Model):
         films = tf.TensorArray(tf.float32, (length + STRETCH - 1) // STRETCH, infer_shape=False,
                                element_shape=(None, *poses.shape[1:]))
 
-        def add_stretch(i, before, films):
-            part = poses[i * STRETCH:(i + 1) * STRETCH]
-            noise = elbo.standard_normal(shape).sample(seed=tf.random.fold_in(seed, start // STRETCH + i))
-            z = temperature * noise[:tf.shape(part)[0]]
-            film = rollout(cell, before, (self.network.encode_poses(part), z))
-            return i + 1, tf.ensure_shape(film[-1], before.shape), films.write(i, film)
+        def add(now, before, films):
+            part = poses[now:now + STRETCH]
+            noise = elbo.standard_normal(shape).sample(seed=tf.random.fold_in(seed, (start + now) // STRETCH))
+            inputs = self.network.encode_poses(part), temperature * noise[:tf.shape(part)[0]]
+            film = rollout(cell, before, inputs)
+            return tf.ensure_shape(film[-1], before.shape), films.write(now // STRETCH, film)
 
-        _, last, films = tf.while_loop(lambda i, *_: i < films.size(), add_stretch, (0, before, films),
-                                       parallel_iterations=1)
+        last, films = by_stretches(add, length, STRETCH, before, films)
         return _swap_time(tf.clip_by_value(films.concat(), 0.0, 1.0)), last
 
     def reconstruct(self, frames, poses, seed=(0, 0)):

@@ -1,4 +1,7 @@
-"""The time loop. Training, validation and generation all run through `rollout`; no other loop over frames exists."""
+"""The time loop. Training, validation and generation all run through `rollout`; no other loop over frames exists.
+
+`by_stretches` is the loop around it, where what surrounds a rollout would not fit the memory for all of a film.
+"""
 
 import tensorflow as tf
 
@@ -33,3 +36,10 @@ def rollout(cell, first_frame, inputs, true_previous=None, forced=None):
 
     _, _, generated = tf.while_loop(lambda t, *_: t < length, step, (0, first_frame, generated))
     return generated.stack()
+
+
+def by_stretches(visit, length, stretch, *carried):
+    """Go through ``length`` instants, ``stretch`` at a time: ``carried = visit(start, *carried)``; returns the last."""
+    return tf.while_loop(lambda start, *_: start < length,
+                         lambda start, *carried: (start + stretch, *visit(start, *carried)),
+                         (0, *carried), parallel_iterations=1)[1:]

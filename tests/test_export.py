@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, make_model
 
+from cvae_tf import prediction
 from cvae_tf.config import Config
 from cvae_tf.errors import InputError
 from cvae_tf.export import save_model
@@ -97,6 +98,30 @@ def test_generator_reads_the_size_from_the_model(exported):
     first, poses = _input(1, 3)
     np.testing.assert_allclose(generate(first[0].numpy(), poses[0].numpy(), seed=5),
                                model.generate(first, poses, [0, 5])[0], atol=1e-5)
+
+
+def test_a_film_is_generated_in_parts(exported):
+    _, path = exported
+    generate = Generator(path)
+    random = np.random.default_rng(0)
+    first, poses = random.random((16, 32, 3), np.float32), random.random((70, 16, 32, 3), np.float32)
+    extend = generate.film(first, seed=5, temperature=0.5)
+    parts = [extend(poses[:64]), extend(poses[64:])]
+    np.testing.assert_allclose(np.concatenate(parts), generate(first, poses, 5, 0.5), atol=1e-4)
+    with pytest.raises(ValueError, match="multiple of 64"):
+        extend(poses[:1])
+
+
+def test_only_small_operations_have_one_thread(tmp_path):
+    def light(**settings):
+        (tmp_path / "config.json").write_text(Config(**settings).to_json())
+        return prediction._is_light(tmp_path)
+
+    assert not prediction._is_light(tmp_path)
+    assert light(width=24) and light(width=32) and light(width=16, frame_H=64, frame_W=128)
+    assert not light(width=33) and not light(width=32, frame_H=64) and not light(network="lab")
+    (tmp_path / "config.json").write_text("[]")
+    assert not prediction._is_light(tmp_path)
 
 
 def test_what_is_no_model_is_refused(tmp_path):

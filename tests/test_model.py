@@ -7,6 +7,7 @@ from cvae_tf import elbo
 from cvae_tf.callbacks import EpochSchedules
 from cvae_tf.config import Config
 from cvae_tf.lab_network import LabNetwork
+from cvae_tf.model import STRETCH
 from cvae_tf.unet import UNet
 
 
@@ -176,15 +177,41 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(where, network):
 
 def test_generation_depends_on_seed_and_temperature_only_through_the_latent():
     model = make_model()
-    first, poses = tf.random.uniform((2, 16, 32, 3)), tf.random.uniform((2, 6, 16, 32, 3))
+    first, poses = tf.random.uniform((2, 16, 32, 3)), tf.random.uniform((2, STRETCH + 6, 16, 32, 3))
     one, again = model.generate(first, poses, [0, 1]), model.generate(first, poses, [0, 1])
     np.testing.assert_array_equal(one, again)
     assert np.abs(model.generate(first, poses, [0, 2]) - one).max() > 0
     cold = model.generate(first, poses, [0, 1], 0.0)
     np.testing.assert_array_equal(cold, model.generate(first, poses, [5, 6], 0.0))
     by_hand = model.run_freely(first, tf.transpose(poses, [1, 0, 2, 3, 4]),
-                               tf.zeros((6, 2, *model.network.latent_shape(16, 32))))
-    np.testing.assert_allclose(cold, tf.transpose(by_hand, [1, 0, 2, 3, 4]), atol=1e-6)
+                               tf.zeros((STRETCH + 6, 2, *model.network.latent_shape(16, 32))))
+    np.testing.assert_allclose(cold, tf.transpose(by_hand, [1, 0, 2, 3, 4]), atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2), _small_lab], ids=["unet", "lab"])
+def test_a_film_in_parts_equals_one_made_at_once(network):
+    model = make_model(network())
+    generate, continue_film = tf.function(model.generate), tf.function(model.continue_film)
+    first, poses = tf.random.uniform((2, 16, 32, 3)), tf.random.uniform((2, 2 * STRETCH + 3, 16, 32, 3))
+    expected = generate(first, poses, [3, 4], 0.7)
+    parts, before = [], first
+    for start in (0, STRETCH, 2 * STRETCH):
+        part, before = continue_film(first, before, poses[:, start:start + STRETCH], [3, 4], 0.7, start)
+        parts.append(part)
+    assert [part.shape[1] for part in parts] == [STRETCH, STRETCH, 3]
+    np.testing.assert_allclose(tf.concat(parts, 1), expected, atol=1e-4)
+
+
+def test_every_frame_of_every_film_has_noise_of_its_own():
+    model, drawn = make_model(), []
+    transition = model.network.transition
+    model.network.transition = lambda frame, pose, z, context: (drawn.append(z.numpy()),
+                                                                transition(frame, pose, z, context))[1]
+    length = 2 * STRETCH + 3
+    model.generate(tf.zeros((2, 16, 32, 3)), tf.zeros((2, length, 16, 32, 3)), [0, 1], 0.5)
+    drawn = np.array(drawn).reshape(2 * length, -1)
+    assert len(np.unique(drawn.round(6), axis=0)) == 2 * length
+    assert abs(drawn.mean()) < 0.02 and abs(drawn.std() - 0.5) < 0.02
 
 
 def test_a_shorter_film_is_the_beginning_of_a_longer_one():

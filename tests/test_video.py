@@ -37,6 +37,29 @@ def test_gif_of_one_colour_keeps_its_length(tmp_path):
         assert film.n_frames == 30
 
 
+def test_a_gif_in_parts_is_the_same_file(tmp_path):
+    frames = np.uint8(np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3)))
+    frames[5:] = frames[:2]  # of the palette, which is the first part's
+    video.write_gif(tmp_path / "whole.gif", frames[:5], fps=25, scale=2)
+    with video.gif_writer(tmp_path / "parts.gif", fps=25, scale=2) as append:
+        append(frames[:5])
+        append(frames[5:])
+    films = []
+    for name in ("whole.gif", "parts.gif"):
+        with Image.open(tmp_path / name) as film:
+            assert film.size == (12, 8)
+            films.append([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
+    assert [len(film) for film in films] == [5, 7]
+    np.testing.assert_array_equal(films[1], films[0] + films[0][:2])
+
+
+def test_a_gif_that_is_not_finished_is_not_there(tmp_path):
+    with pytest.raises(ZeroDivisionError), video.gif_writer(tmp_path / "film.gif") as append:
+        append(np.zeros((3, 4, 4, 3), np.uint8))
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_gif_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be"):
