@@ -121,12 +121,47 @@ def decoding(count, ours):
         return {"seconds": seconds_of(run), "peak": peak()}
 
 
+def feeding(count):
+    """Seconds to open a data set of ``count`` frames that no memory holds, and for a batch of four clips from it."""
+    import numpy as np
+
+    from cvae_tf.config import Config
+    from cvae_tf.data import load_footage, training_clips
+
+    with tempfile.TemporaryDirectory() as folder:
+        split = Path(folder) / "train"
+        split.mkdir()
+        block = np.uint8(np.random.default_rng(0).integers(0, 256, (1000, 32, 64, 3)))
+        for kind in ("img", "label"):
+            path = split / f"train_{kind}.npy"
+            array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 32, 64, 3))
+            for start in range(0, count, len(block)):
+                array[start:start + len(block)] = block[:count - start]
+            array.flush()
+            del array
+            with open(path) as stream:  # from the disk, not from what the system still holds of it
+                os.fsync(stream.fileno())
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        config, began = Config(data_dir=folder), time.perf_counter()
+        clips = training_clips(config, load_footage(config, "train"))
+        opened = time.perf_counter() - began
+        batches = clips.dataset(0, 10_000).as_numpy_iterator()
+        next(batches)
+
+        def fifty():
+            for _ in range(50):
+                next(batches)
+
+        return {"seconds": [x / 50 for x in seconds_of(fifty)], "opened": opened, "peak": peak()}
+
+
 # Name -> function and its arguments.
 MEASUREMENTS = {
     **{f"training step, clips of {n} frames": (training, n, 32, 64) for n in CLIPS},
     **{f"film of {n} frames": (film, n) for n in FILMS},
     **{f"training step, {h}x{w}": (training, 16, h, w) for h, w in SIZES},
     **{f"generation of 315 frames, {h}x{w}": (generation, h, w) for h, w in SIZES},
+    "batch of a data set of 1,000,000 frames": (feeding, 1_000_000),
     "decoding 200 files, all cores": (decoding, 200, True), "decoding 200 files, plain loop": (decoding, 200, False)}
 
 
@@ -166,7 +201,9 @@ def main():
         ended = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True)
         results[name] = one = json.loads(ended.stdout.splitlines()[-1])
         median, low, high = one["seconds"]
-        print(f"{name:40} {median:9.3f} s ({low:.3f} to {high:.3f})   peak {one['peak'] / 1e6:7.0f} MB", flush=True)
+        more = "".join(f", {key} {one[key]:.4g}" for key in sorted(one.keys() - {"seconds", "peak"}))
+        print(f"{name:42} {median:9.4f} s ({low:.4f} to {high:.4f})   peak {one['peak'] / 1e6:6.0f} MB{more}",
+              flush=True)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "growth.json").write_text(json.dumps(results, indent=2) + "\n")

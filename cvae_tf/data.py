@@ -1,7 +1,8 @@
 """Footage, from a folder in the lab's layout or from the studio, and the training clips drawn from it.
 
 The lab's layout: ``ROOT/{train,val}/{train,val}_img/*.png`` and ``..._label/*.png``, ordered by the number in the file
-name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. No TensorFlow.
+name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. Or already decoded, as arrays: see
+`images.read_arrays`. No TensorFlow.
 """
 
 from dataclasses import dataclass, field
@@ -62,6 +63,12 @@ def load_footage(config, split):
         return Footage(frames, poses, tuple(zip(starts, lengths, strict=True)), names,
                        images.checksum(np.stack([frames, poses])))
     folder = Path(config.data_dir) / split
+    arrays = images.read_arrays(folder, *size)
+    if arrays:
+        frames, poses, runs, checksum = arrays
+        count = min(len(frames), config.max_frames or len(frames))
+        runs = tuple((start, min(length, count - start)) for start, length in runs if start < count)
+        return Footage(frames[:count], poses[:count], runs, checksum=checksum)
     frame_paths, pose_paths = images.pair(folder / f"{split}_img", folder / f"{split}_label")
     if config.max_frames:
         frame_paths, pose_paths = frame_paths[:config.max_frames], pose_paths[:config.max_frames]
@@ -110,14 +117,15 @@ class Clips:
         limit = int(len(self.footage.frames) * share)
         stride = self.length if self.tiled else 1
         sequences = [(begin, max(0, min(length, limit - begin))) for begin, length in self.footage.sequences]
-        starts = [(start, begin, length) for begin, length in sequences
-                  for start in range(begin, begin + length - self.length + 1, stride)]
-        if not starts:
+        starts = np.concatenate([
+            np.stack(np.broadcast_arrays(np.arange(begin, begin + length - self.length + 1, stride), begin, length), 1)
+            for begin, length in sequences])
+        if not len(starts):
             longest = max(length for _, length in sequences)
             raise InputError(f"the training data are too short: a clip takes {self.length} frames and the longest "
                              f"uncut run in use has {longest}; lower --train_vi_len, or use more frames or a "
                              "larger share (--partial, --fast_partial)")
-        return np.array(starts)
+        return starts
 
     def steps_in_epoch(self, epoch):
         """Number of batches in ``epoch`` (0, 1, ...); what does not fill a batch is left out, as in the lab."""

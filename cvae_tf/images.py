@@ -214,6 +214,56 @@ def read_cached(root, name, frame_paths, pose_paths, height, width):
     return images[0], images[1], pixels
 
 
+def read_arrays(folder, height, width):
+    """Footage that is decoded already: ``NAME_img.npy`` and ``NAME_label.npy`` in the folder NAME.
+
+    Both are (N, height, width, 3) uint8, frame n and pose n the same instant. They are read from the disk as they are
+    needed, so they may be larger than the memory. ``NAME_starts.txt``, if there, has the number, from 0, of the first
+    frame of each uncut sequence, a line each; without it, all is one sequence.
+
+    Returns:
+        ``(frames, poses, runs, checksum)``, with (start, length) of each uncut run, and a checksum of a thousand of the
+        frames; None where there are no such files.
+
+    Raises:
+        InputError: one of the two is missing, a file cannot be read, or its shape is another.
+    """
+    folder = Path(folder)
+    paths = [folder / f"{folder.name}_{kind}.npy" for kind in ("img", "label")]
+    if not any(path.exists() for path in paths):
+        return None
+    arrays = []
+    for path in paths:
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); expected an array of pixels") from error
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (height, width, 3) or not len(array):
+            raise InputError(f"{path}: has shape {array.shape} and type {array.dtype}; expected uint8 and "
+                             f"(N, {height}, {width}, 3), or other --frame_H and --frame_W")
+        arrays.append(array)
+    frames, poses = arrays
+    if len(frames) != len(poses):
+        raise InputError(f"{paths[1]}: has {len(poses)} poses for {len(frames)} frames; each frame needs its pose")
+    sample = np.linspace(0, len(frames) - 1, min(len(frames), 1000)).astype(int)
+    return frames, poses, _read_starts(folder / f"{folder.name}_starts.txt", len(frames)), checksum(
+        np.stack([frames[sample], poses[sample]]))
+
+
+def _read_starts(path, count):
+    """(start, length) of each run, from a file of their starts; all of them one run without it."""
+    starts = [0]
+    if path.exists():
+        try:
+            starts = [int(line) for line in path.read_text().split()]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); expected a whole number a line") from error
+        if starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= count:
+            raise InputError(f"{path}: expected numbers that begin with 0, rise and stay below {count}, the number of "
+                             "frames")
+    return tuple((a, b - a) for a, b in zip(starts, [*starts[1:], count], strict=True))
+
+
 def _list_caches(folders, name):
     found = []
     for folder in folders:

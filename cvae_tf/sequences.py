@@ -50,6 +50,11 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety)
         return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
     folder, found = split_folder(data_dir, split), []
+    arrays = images.read_arrays(folder, height, width)
+    if arrays:
+        frames, poses, runs, _ = arrays
+        return [Sequence(f"{start} to {start + length - 1}", frames[start:start + length], poses[start:start + length])
+                for start, length in runs if length > 1]
     for name, frame_folder, pose_folder in sequence_folders(folder):
         frame_paths, pose_paths = images.pair(frame_folder, pose_folder)
         poses = len(images.list_images(pose_folder))

@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from cvae_tf.data import Clips, Footage
+from cvae_tf.config import Config
+from cvae_tf.data import Clips, Footage, load_footage
 from cvae_tf.errors import InputError
+from cvae_tf.sequences import load_sequences
 
 
 def _numbered(lengths):
@@ -87,3 +91,57 @@ def test_validation_takes_the_beginning_of_the_longest_sequence():
     frames, poses = _numbered([5, 20]).longest(10)
     assert _numbers(frames).tolist() == list(range(5, 15)) and len(poses) == 10
     assert len(_numbered([5, 20]).longest(630)[0]) == 20
+
+
+def _write_arrays(root, split, frames, poses, starts=None):
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{split}_img.npy", frames)
+    np.save(folder / f"{split}_label.npy", poses)
+    if starts is not None:
+        (folder / f"{split}_starts.txt").write_text(starts)
+
+
+def _pixels(count, seed):
+    return np.uint8(np.random.default_rng(seed).integers(0, 256, (count, 8, 16, 3)))
+
+
+def test_arrays_are_footage_like_images(tmp_path):
+    frames, poses = _pixels(30, 0), _pixels(30, 1)
+    _write_arrays(tmp_path, "train", frames, poses, "0\n12\n20\n")
+    config = Config(data_dir=str(tmp_path), frame_H=8, frame_W=16)
+    footage = load_footage(config, "train")
+    np.testing.assert_array_equal(footage.frames, frames)
+    np.testing.assert_array_equal(footage.poses, poses)
+    assert isinstance(footage.frames, np.memmap)  # not in memory
+    assert footage.sequences == ((0, 12), (12, 8), (20, 10))
+    assert load_footage(dataclasses.replace(config, max_frames=15), "train").sequences == ((0, 12), (12, 3))
+    (tmp_path / "train" / "train_starts.txt").unlink()
+    assert load_footage(config, "train").sequences == ((0, 30),)
+    other = poses.copy()
+    other[7] += 1
+    _write_arrays(tmp_path, "train", frames, other)
+    assert load_footage(config, "train").checksum != footage.checksum
+
+
+@pytest.mark.parametrize("damage, complaint", [
+    (lambda folder: (folder / "train_label.npy").unlink(), "train_label.npy: cannot be read"),
+    (lambda folder: (folder / "train_img.npy").write_bytes(b"half a file"), "train_img.npy: cannot be read"),
+    (lambda folder: np.save(folder / "train_img.npy", np.zeros((30, 8, 16, 3))), "type float64; expected uint8"),
+    (lambda folder: np.save(folder / "train_img.npy", np.zeros((30, 8, 8, 3), np.uint8)), "--frame_H and --frame_W"),
+    (lambda folder: np.save(folder / "train_label.npy", _pixels(29, 1)), "29 poses for 30 frames"),
+    (lambda folder: (folder / "train_starts.txt").write_text("0 x"), "a whole number a line"),
+    (lambda folder: (folder / "train_starts.txt").write_text("0 9 9"), "begin with 0, rise and stay below 30"),
+    (lambda folder: (folder / "train_starts.txt").write_text("0 30"), "stay below 30"),
+])
+def test_arrays_that_do_not_fit_are_refused(damage, complaint, tmp_path):
+    _write_arrays(tmp_path, "train", _pixels(30, 0), _pixels(30, 1))
+    damage(tmp_path / "train")
+    with pytest.raises(InputError, match=complaint):
+        load_footage(Config(data_dir=str(tmp_path), frame_H=8, frame_W=16), "train")
+
+
+def test_arrays_can_be_evaluated(tmp_path):
+    _write_arrays(tmp_path, "val", _pixels(30, 0), _pixels(30, 1), "0\n12\n29\n")
+    found = load_sequences(str(tmp_path), "val", 8, 16)
+    assert [(one.name, len(one.frames)) for one in found] == [("0 to 11", 12), ("12 to 28", 17)]
