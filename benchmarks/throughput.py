@@ -183,6 +183,7 @@ class Side:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 # ---------------------------------------------------------------------- what a row takes at least
