@@ -1,7 +1,8 @@
 """How time and memory grow: ``python benchmarks/growth.py [--out DIR]``.
 
-With the length of the clips (8 to 128 frames), the length of a film (630 to 63,000 frames, from poses to the GIF on the
-disk) and the size of the frames (32x64 to 128x256); and how fast the lab's PNG files of 1024x512 are decoded. Every
+With the length of the clips (8 to 128 frames), the length of a film (630 to 63,000 frames, from poses to the GIF on
+the disk) and the size of the frames (32x64 to 128x256); how fast a data set of 1,000,000 frames opens and feeds, how
+fast the programs start, and how fast the lab's PNG files of 1024x512 are decoded. Every
 measurement runs in a process of its own, whose highest memory is that measurement's. The default unet, on random
 pictures; seconds are medians of `REPEATS` after a warm-up, films are made once.
 """
@@ -155,6 +156,32 @@ def feeding(count):
         return {"seconds": [x / 50 for x in seconds_of(fifty)], "opened": opened, "peak": peak()}
 
 
+def starting(what):
+    """Seconds from launching a program to its end, or to the first training step; a process of its own each time."""
+    from cvae_tf import studio
+
+    root = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        train = [root / "train.py", "--data_dir", f"{folder}/data", "--num_epoch", "1", "--steps_per_epoch", "50",
+                 "--run_dir", f"{folder}/run", "--export_dir", f"{folder}/model", "--fresh"]
+        command = {"import": ["-c", "import tensorflow"], "help": [root / "train.py", "--help"], "train": train,
+                   "predict": [root / "predict.py", "--model", root / "saved_models" / "studio",
+                               "--output", f"{folder}/film.gif"]}[what]
+        if what == "train":
+            studio.write_tree(Path(folder) / "data", 3, 32, 64)
+
+        def run():
+            with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL) as program:
+                seen = read = b"nothing yet"
+                while read and b"loss:" not in seen:
+                    read = program.stdout.read1()
+                    seen += read
+                program.kill()  # the training, which has taken its first step; the others have ended
+
+        return {"seconds": seconds_of(run), "peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
+
+
 # Name -> function and its arguments.
 MEASUREMENTS = {
     **{f"training step, clips of {n} frames": (training, n, 32, 64) for n in CLIPS},
@@ -162,6 +189,8 @@ MEASUREMENTS = {
     **{f"training step, {h}x{w}": (training, 16, h, w) for h, w in SIZES},
     **{f"generation of 315 frames, {h}x{w}": (generation, h, w) for h, w in SIZES},
     "batch of a data set of 1,000,000 frames": (feeding, 1_000_000),
+    "import tensorflow": (starting, "import"), "train.py --help": (starting, "help"),
+    "predict.py to a GIF of 630 frames": (starting, "predict"), "train.py to its first step": (starting, "train"),
     "decoding 200 files, all cores": (decoding, 200, True), "decoding 200 files, plain loop": (decoding, 200, False)}
 
 

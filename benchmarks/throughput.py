@@ -221,7 +221,7 @@ def work_of(network):
         part("encode", lambda: network.frame_encoder(frames[0]))
         z, _ = part("posterior", lambda: network.posterior(frames, poses))
         context = part("context", lambda: network.encode_context(frames[0]))
-        now = tf.nest.map_structure(lambda x: x[0], (frames, poses, z))
+        now = tf.nest.map_structure(lambda x: x[0], (frames, network.with_context(poses, context), z))
         part("transition", lambda: network.transition(*now, context))
     finally:
         for layer, call in kept.items():

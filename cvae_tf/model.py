@@ -58,9 +58,8 @@ class CVAE(keras.Model):
 
     # ------------------------------------------------------------------ the transition and its two sources of z
 
-    def cell(self, context_frame):
-        """The transition for `rollout` with a context frame (B, H, W, 3): previous, (pose_features, z) -> frame."""
-        context = self.network.encode_context(context_frame)
+    def cell(self, context):
+        """The transition for `rollout` with an encoded context frame: previous, (pose_features, z) -> frame."""
         return lambda previous, now: self.network.transition(previous, *now, context)
 
     def posterior(self, frames, pose_features):
@@ -106,8 +105,10 @@ class CVAE(keras.Model):
         true_previous, targets, poses, noise, forced = instants
         pose_features = self.network.encode_poses(poses, training=training)
         posterior = self.posterior(targets, pose_features)
-        inputs = (pose_features, posterior.loc + posterior.scale * noise)  # the reparameterisation
         kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(noise)))
+        context = self.network.encode_context(context)
+        inputs = (self.network.with_context(pose_features, context),
+                  posterior.loc + posterior.scale * noise)  # the reparameterisation
         cell = self.cell(context)
         if self.gradient_through_time:
             return rollout(cell, before, inputs, true_previous, forced), kl
@@ -126,8 +127,7 @@ class CVAE(keras.Model):
 
     def _all_at_once(self, previous, inputs, context):
         length = tf.shape(previous)[0]
-        context = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0),
-                                        self.network.encode_context(context))
+        context = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0), context)
         return over_time(self.network.transition, previous, *inputs, context)
 
     def clip_gradient(self, frames, poses, context):
@@ -210,7 +210,9 @@ class CVAE(keras.Model):
         """
         if pose_features is None:
             pose_features = self.network.encode_poses(poses)
-        return tf.clip_by_value(rollout(self.cell(first_frame), first_frame, (pose_features, z)), 0.0, 1.0)
+        context = self.network.encode_context(first_frame)
+        inputs = self.network.with_context(pose_features, context), z
+        return tf.clip_by_value(rollout(self.cell(context), first_frame, inputs), 0.0, 1.0)
 
     def generate(self, first_frame, poses, seed, temperature=1.0):
         """Free running with z from the prior, times ``temperature``: what a user gets.
@@ -243,15 +245,15 @@ class CVAE(keras.Model):
         poses = _swap_time(poses)
         length, batch = tf.shape(poses)[0], tf.shape(poses)[1]
         shape = [STRETCH, batch, *self.network.latent_shape(*poses.shape[2:4])]
-        cell = self.cell(context_frame)
+        context = self.network.encode_context(context_frame)
         films = tf.TensorArray(tf.float32, (length + STRETCH - 1) // STRETCH, infer_shape=False,
                                element_shape=(None, *poses.shape[1:]))
 
         def add(now, before, films):
             part = poses[now:now + STRETCH]
             noise = elbo.standard_normal(shape).sample(seed=tf.random.fold_in(seed, (start + now) // STRETCH))
-            inputs = self.network.encode_poses(part), temperature * noise[:tf.shape(part)[0]]
-            film = rollout(cell, before, inputs)
+            poses_now = self.network.with_context(self.network.encode_poses(part), context)
+            film = rollout(self.cell(context), before, (poses_now, temperature * noise[:tf.shape(part)[0]]))
             return tf.ensure_shape(film[-1], before.shape), films.write(now // STRETCH, film)
 
         last, films = by_stretches(add, length, STRETCH, before, films)

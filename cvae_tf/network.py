@@ -45,13 +45,20 @@ class Network(keras.layers.Layer):
         """(T, B, H, W, 3) -> a nest of features (T, B, ...), all instants in one batch."""
         return over_time(lambda pose: self.pose_encoder(pose, training=training), poses)
 
+    def with_context(self, pose_features, context):
+        """Pose features (T, B, ...) joined with what `encode_context` made, once for all instants: for `transition`."""
+        return pose_features
+
     def posterior(self, frames, pose_features):
         """Mean and log variance of q(z_t | x_t, p_t), each (T, B, h, w, c), for true frames (T, B, H, W, 3)."""
         return over_time(lambda frame, pose: self.gaussian_predictor(self.frame_encoder(frame), pose),
                          frames, pose_features)
 
     def transition(self, previous, pose_features, z, context):
-        """The transition cell: previous frame (B, H, W, 3), pose, z -> next frame (B, H, W, 3)."""
+        """The transition cell: previous frame (B, H, W, 3), pose, z -> next frame (B, H, W, 3).
+
+        ``pose_features`` are those of `with_context`.
+        """
         return self.decode(self.frame_encoder(previous), pose_features, z, context)
 
     def build(self, frame_shape):
@@ -59,6 +66,7 @@ class Network(keras.layers.Layer):
         frames = tf.zeros((1, 1, *frame_shape[-3:]))
         pose_features = self.encode_poses(frames)
         z, _ = self.posterior(frames, pose_features)
-        now = tf.nest.map_structure(lambda x: x[0], (frames, pose_features, z))
-        self.transition(*now, self.encode_context(frames[0]))
+        context = self.encode_context(frames[0])
+        now = tf.nest.map_structure(lambda x: x[0], (frames, self.with_context(pose_features, context), z))
+        self.transition(*now, context)
         self.built = True

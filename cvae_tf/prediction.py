@@ -39,7 +39,7 @@ class Generator:
         import tensorflow as tf  # slow: not for --help, a mistyped flag or folder
 
         self.films_at_once = 1
-        if _is_light(path):
+        if _is_light(path) and not tf.config.list_physical_devices("GPU"):
             self.films_at_once = os.cpu_count()
             with contextlib.suppress(RuntimeError):  # TensorFlow has been at work already: then only slower
                 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -51,14 +51,14 @@ class Generator:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{path}: the SavedModel cannot be loaded ({reason}); copy or train it again") from error
         for name, needed in (("generate", {"first_frame", "poses", "seed", "temperature"}),
-                             ("continue", {"context_frame", "before", "poses", "seed", "temperature", "start"}),
                              ("reconstruct", {"frames", "poses"})):
             signature = self._loaded.signatures.get(name)
             if signature is None or set(signature.structured_input_signature[1]) != needed:
                 raise InputError(f"{path}: this SavedModel has no signature '{name}' of {', '.join(sorted(needed))}; "
                                  "train one with python train.py")
-        self._generate, self._continue, self._reconstruct = (
-            self._loaded.signatures[name] for name in ("generate", "continue", "reconstruct"))
+        self._generate, self._reconstruct = (self._loaded.signatures[name] for name in ("generate", "reconstruct"))
+        self._continue = self._loaded.signatures.get("continue")
+        self._path = path
         self.height, self.width = self._generate.structured_input_signature[1]["first_frame"].shape[1:3]
 
     @property
@@ -91,7 +91,13 @@ class Generator:
         """A film to be generated in parts: a function from poses (n, H, W, 3) to the next n frames (n, H, W, 3).
 
         All parts but the last must be of a multiple of 64 frames. They equal those of a film made at once.
+
+        Raises:
+            InputError: the model was exported by a version that could not do this.
         """
+        if self._continue is None:
+            raise InputError(f"{self._path}: this SavedModel is of an earlier version, with no signature 'continue'; "
+                             "train it again")
         tf = self._tf
         context = before = tf.constant(first_frame[None], tf.float32)
         start = 0

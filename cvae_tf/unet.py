@@ -81,7 +81,8 @@ class Merge(keras.layers.Layer):
     """A 3x3 convolution of what changes from frame to frame, of the pose and of the context frame, side by side.
 
     It is computed as the sum of three, since two of them need no frame that has yet to be generated: `pose` runs once
-    for all instants and `context` once a film, and only ``call`` is left for the time loop.
+    for all instants and `context` once a film, and only ``call`` is left for the time loop. It gets their sum:
+    TensorFlow adds three terms in an order that depends on timing, and runs would not continue to the bit.
     """
 
     def __init__(self, channels, shares=(0.5, 0.25, 0.25), **kwargs):
@@ -90,12 +91,12 @@ class Merge(keras.layers.Layer):
         self.pose = _conv(channels, share=shares[1], use_bias=False)
         self.context = _conv(channels, share=shares[2], use_bias=False)
 
-    def call(self, moving, pose_part, context_part):
-        return tf.nn.leaky_relu(self.moving(moving) + (pose_part + context_part))
+    def call(self, moving, still):
+        return tf.nn.leaky_relu(self.moving(moving) + still)
 
 
 class DecoderFusion(keras.layers.Layer):
-    """Features of the previous frame, the pose and the context frame, and z, merged from 1/8 up to 1/2 of the size."""
+    """Features of the previous frame, z, and the parts that stand still, merged from 1/8 up to 1/2 of the size."""
 
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
@@ -103,18 +104,18 @@ class DecoderFusion(keras.layers.Layer):
         self.blocks = [ResidualBlock(width * scale) for scale in (3, 2, 1)]
         self.ups = [Up(width * scale) for scale in (2, 1)]
 
-    def call(self, frame_features, pose_parts, context_parts, z):
+    def call(self, frame_features, still, z):
         x = z
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
                 x = self.ups[level - 1](x)
             moving = tf.concat([x, frame_features[-1 - level]], -1)
-            x = block(merge(moving, pose_parts[level], context_parts[level]))
+            x = block(merge(moving, still[level]))
         return x  # (B, H/2, W/2, width)
 
 
 class Generator(keras.layers.Layer):
-    """Fused features, and pose and context frame in full resolution -> the composed next frame (B, H, W, 3)."""
+    """Fused features, pose and context frame in full resolution -> the composed next frame (B, H, W, 3)."""
 
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
@@ -123,8 +124,8 @@ class Generator(keras.layers.Layer):
         self.merge = Merge(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs))
         self.out = keras.layers.Conv2D(4, 3, padding="same")
 
-    def call(self, fused, pose_part, context_part, context_frame):
-        rgb, mask = tf.split(self.out(self.merge(self.up(fused), pose_part, context_part)), [3, 1], axis=-1)
+    def call(self, fused, still, context_frame):
+        rgb, mask = tf.split(self.out(self.merge(self.up(fused), still)), [3, 1], axis=-1)
         # Unlike a sigmoid's, the tails of this mask keep a gradient. Copying the context frame everywhere is an easy
         # first answer, and a closed sigmoid never opens again: a run at a high learning rate stayed there for ever.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)
@@ -163,12 +164,16 @@ class UNet(Network):
         inputs = (*reversed(features), image)
         return [getattr(merge, source)(x) for merge, x in zip(merges, inputs, strict=True)]
 
+    def with_context(self, pose_features, context):
+        eighth, pose_parts = pose_features
+        _, context_parts = context
+        return eighth, [pose + part[None] for pose, part in zip(pose_parts, context_parts, strict=True)]
+
     def posterior(self, frames, pose_features):
         eighth, _ = pose_features
         return super().posterior(frames, (eighth,))
 
     def decode(self, frame_features, pose_features, z, context):
-        _, (*pose_parts, pose_part) = pose_features
-        context_frame, (*context_parts, context_part) = context
-        fused = self.decoder_fusion(frame_features, pose_parts, context_parts, z)
-        return self.generator(fused, pose_part, context_part, context_frame)
+        _, (*still, still_at_full_size) = pose_features
+        context_frame, _ = context
+        return self.generator(self.decoder_fusion(frame_features, still, z), still_at_full_size, context_frame)

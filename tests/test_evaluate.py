@@ -114,7 +114,10 @@ def test_a_posterior_that_returns_the_target_lifts_no_prior_number(sequence, tmp
 
     module.generate, module.reconstruct = generate, reconstruct
     tf.saved_model.save(module, str(tmp_path / "leak"), signatures={"generate": generate, "reconstruct": reconstruct})
-    result = evaluate_sequence(Generator(tmp_path / "leak"), sequence, samples=2)
+    generator = Generator(tmp_path / "leak")
+    with pytest.raises(InputError, match="earlier version"):
+        generator.film(to_float(sequence.frames[0]))
+    result = evaluate_sequence(generator, sequence, samples=2)
     noise = tf.random.stateless_uniform((1, 29, *SIZE, 3), [0, 0])[0].numpy(), \
         tf.random.stateless_uniform((1, 29, *SIZE, 3), [0, 1])[0].numpy()
     first, truth = to_float(sequence.frames[:1]), to_float(sequence.frames[1:])

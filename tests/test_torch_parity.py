@@ -127,7 +127,7 @@ def test_a_posterior_rollout_of_16_frames_agrees(mode, tmp_path):
     posterior = model.posterior(tf.constant(frames[1:]), pose_features)
     z = posterior.loc + posterior.scale * eps
     first = tf.constant(frames[0])
-    ours = tf.function(lambda: rollout(model.cell(first), first, (pose_features, z)))()
+    ours = tf.function(lambda: rollout(model.cell(()), first, (pose_features, z)))()
     _assert_close(ours, _back(expected), 1e-4)
     ours = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(z)))  # theirs is a mean over the batch
     _assert_close(tf.reduce_mean(ours, 1), kl.numpy(), 1e-4)
