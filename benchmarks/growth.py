@@ -61,12 +61,13 @@ def training(length, height, width):
 def film(length, height=32, width=64):
     """Seconds from poses to a GIF of ``length`` frames, without starting up."""
     import numpy as np
+    from throughput import exported
 
     from cvae_tf.prediction import PART, Generator
     from cvae_tf.video import gif_writer
 
     with tempfile.TemporaryDirectory() as folder:
-        generator = Generator(_exported(folder, height, width))
+        generator = Generator(exported(folder, frame_H=height, frame_W=width))
         random = np.random.default_rng(0)
         poses = random.random((PART, height, width, 3), np.float32)
         generator.film(poses[0])(poses)  # warm
@@ -80,24 +81,15 @@ def film(length, height=32, width=64):
 def generation(height, width):
     """Seconds to generate 315 frames of one film."""
     import numpy as np
+    from throughput import exported
 
     from cvae_tf.prediction import Generator
 
     with tempfile.TemporaryDirectory() as folder:
-        generator = Generator(_exported(folder, height, width))
+        generator = Generator(exported(folder, frame_H=height, frame_W=width))
         poses = np.random.default_rng(0).random((315, height, width, 3), np.float32)
         generator(poses[0], poses)
         return {"seconds": seconds_of(lambda: generator(poses[0], poses)), "peak": peak()}
-
-
-def _exported(folder, height, width):
-    export = ("import sys; from cvae_tf.config import Config; from cvae_tf.export import save_model; "
-              "from cvae_tf.model import CVAE; from cvae_tf.training import build_network; "
-              f"config = Config(frame_H={height}, frame_W={width}); "
-              "save_model(CVAE(build_network(config)), sys.argv[1], config)")
-    subprocess.run([sys.executable, "-c", export, f"{folder}/model"], check=True,
-                   env={**os.environ, "PYTHONPATH": sys.path[0]})
-    return f"{folder}/model"
 
 
 def decoding(count, ours):

@@ -119,6 +119,17 @@ def our_side(network, device):
             "matrix_product": matrix_product, "work": lambda: work_of(model.network)}
 
 
+def exported(folder, **settings):
+    """Export an untrained model of these settings, from another process, into ``folder``; returns its folder."""
+    export = ("import json, sys; from cvae_tf.config import Config; from cvae_tf.export import save_model; "
+              "from cvae_tf.model import CVAE; from cvae_tf.training import build_network; "
+              "config = Config(**json.loads(sys.argv[2])); "
+              "save_model(CVAE(build_network(config)), sys.argv[1], config)")
+    subprocess.run([sys.executable, "-c", export, f"{folder}/model", json.dumps(settings)], check=True,
+                   env={**os.environ, "PYTHONPATH": str(HERE.parent)})
+    return f"{folder}/model"
+
+
 def films_side():
     """Generation as ``predict.py`` does it, from an exported model of the default width, a film a thread."""
     import tempfile
@@ -129,12 +140,7 @@ def films_side():
     from cvae_tf.prediction import Generator
 
     with tempfile.TemporaryDirectory() as folder:
-        export = ("import sys; from cvae_tf.config import Config; from cvae_tf.export import save_model; "
-                  "from cvae_tf.model import CVAE; from cvae_tf.training import build_network; config = Config(); "
-                  "save_model(CVAE(build_network(config)), sys.argv[1], config)")
-        subprocess.run([sys.executable, "-c", export, f"{folder}/model"], check=True,
-                       env={**os.environ, "PYTHONPATH": str(HERE.parent)})
-        generator = Generator(f"{folder}/model")
+        generator = Generator(exported(folder))
     random = np.random.default_rng(0)
     pool = ThreadPoolExecutor(generator.films_at_once)
 
