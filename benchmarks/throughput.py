@@ -5,7 +5,8 @@ falls on all of them alike; a row is a median with the lowest and the highest. T
 and of copying are measured in between, and each row is compared with the time that they allow.
 
 The template is `torch_lab.py`, eager and with its five modules compiled, at the lab's full width, batch 2 and clips of
-16 frames of 32x64. Frames are random: no timing here depends on what is in them.
+16 frames of 32x64. Frames are random: no timing here depends on what is in them. On a GPU our training runs four times:
+plain (in TF32 where the card has it), with XLA, in mixed bfloat16, and with both.
 """
 
 import argparse
@@ -24,7 +25,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 HEIGHT, WIDTH, CLIP, BATCH = 32, 64, 16, 2
-SIDES = ("torch", "torch_compile", "lab", "unet", "unet_films")
+VARIANTS = {"cpu": ("",), "gpu": ("", "+xla", "+mixed_bfloat16", "+xla+mixed_bfloat16")}
 # Task -> what a repetition yields; generation takes (films, frames of each).
 TASKS = {"forced": (BATCH, "clips"), "free": (BATCH, "clips"), "generate_1": ((1, 63), "frames"),
          "generate_16": ((16, 4), "frames")}
@@ -75,13 +76,17 @@ def torch_side(compiled, device):
         float((a @ a)[0, 0])
         return 2 * n**3 / (time.perf_counter() - began)
 
-    return {"forced": lambda: train(True), "free": lambda: train(False),
-            **{name: lambda size=size: generate(*size) for name, (size, _) in TASKS.items() if "generate" in name},
-            "matrix_product": matrix_product}
+    tasks = {"forced": lambda: train(True), "free": lambda: train(False),
+             **{name: lambda size=size: generate(*size) for name, (size, _) in TASKS.items() if "generate" in name},
+             "matrix_product": matrix_product}
+    if device == "cuda":
+        tasks["device_memory"] = torch.cuda.max_memory_allocated
+    return tasks
 
 
-def our_side(network, device):
+def our_side(side, device):
     """This project's training step, and its generation within one call: task -> a function that runs it once."""
+    network, *options = side.split("+")
     import numpy as np
     import tensorflow as tf
 
@@ -91,7 +96,8 @@ def our_side(network, device):
 
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    config = Config(network=network, batch_size=BATCH, train_vi_len=CLIP)
+    config = Config(network=network, batch_size=BATCH, train_vi_len=CLIP, xla="xla" in options,
+                    precision="mixed_bfloat16" if "mixed_bfloat16" in options else "float32")
     random = np.random.default_rng(0)
     pixels = np.uint8(random.integers(0, 256, (64, HEIGHT, WIDTH, 3)))
     clips = Clips(Footage(pixels, pixels, ((0, len(pixels)),)), CLIP, BATCH)
@@ -107,16 +113,33 @@ def our_side(network, device):
         film(tf.random.uniform((films, HEIGHT, WIDTH, 3)), tf.random.uniform((films, length, HEIGHT, WIDTH, 3)),
              tf.constant([0, 0])).numpy()
 
-    def matrix_product(n=2048):
-        a = tf.random.uniform((n, n))
+    def matrix_product(dtype="float32", tf32=True):
+        n = 2048 if device == "cpu" else 8192
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        a = tf.cast(tf.random.uniform((n, n)), dtype)
+        float((a @ a)[0, 0])
         began = time.perf_counter()
         float((a @ a)[0, 0])
-        return 2 * n**3 / (time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+        return 2 * n**3 / seconds
+
+    def device_copy():
+        a = tf.zeros(2**28)
+        float((a + 1)[0])
+        began = time.perf_counter()
+        float((a + 1)[0])
+        return 8 * 2**28 / (time.perf_counter() - began)
 
     sizes = {name: size for name, (size, _) in TASKS.items() if "generate" in name} | LONG.get(network, {})
-    return {"forced": lambda: train(1.0), "free": lambda: train(0.0),
-            **{name: lambda size=size: generate(*size) for name, size in sizes.items()},
-            "matrix_product": matrix_product, "work": lambda: work_of(model.network)}
+    tasks = {"forced": lambda: train(1.0), "free": lambda: train(0.0),
+             **{name: lambda size=size: generate(*size) for name, size in sizes.items()},
+             "matrix_product": matrix_product, "work": lambda: work_of(model.network)}
+    if device == "gpu":
+        tasks |= {"matrix_product_bfloat16": lambda: matrix_product("bfloat16"),
+                  "matrix_product_float32": lambda: matrix_product(tf32=False), "copy": device_copy,
+                  "device_memory": lambda: tf.config.experimental.get_memory_info("GPU:0")["peak"]}
+    return tasks
 
 
 def exported(folder, **settings):
@@ -152,14 +175,18 @@ def films_side():
     return {name: lambda size=size: generate(*size) for name, size in LONG["unet_films"].items()}
 
 
-def serve(side, device):
-    """Run the tasks named on standard input, one a line; print the seconds of each, and at the end the memory."""
-    output, sys.stdout = sys.stdout, sys.stderr  # nothing else may print there
+def tasks_of(side, device):
     if side.startswith("torch"):
         tasks = torch_side(side == "torch_compile", device)
     else:
         tasks = films_side() if side == "unet_films" else our_side(side, device)
-    tasks["memory"] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return tasks | {"memory": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def serve(make_tasks):
+    """Run the tasks named on standard input, one a line; print what each returns, or the seconds that it took."""
+    output, sys.stdout = sys.stdout, sys.stderr  # nothing else may print there
+    tasks = make_tasks()
     print(json.dumps(sorted(tasks)), file=output, flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
@@ -168,23 +195,26 @@ def serve(side, device):
 
 
 class Side:
-    """A side at work in another process; call it with the name of a task."""
+    """A side at work in another process, that of ``command``; call it with the name of a task."""
 
-    def __init__(self, name, device):
-        command = [sys.executable, __file__, "--serve", name, "--device", device]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.tasks = self._answer()
+    def __init__(self, *command):
+        self.process = subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+        self.tasks = self.answer()
 
-    def _answer(self):
+    def ask(self, task):
+        self.process.stdin.write(task + "\n")
+        self.process.stdin.flush()
+
+    def answer(self):
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"a side ended with {self.process.wait()}")
         return json.loads(line)
 
     def __call__(self, task):
-        self.process.stdin.write(task + "\n")
-        self.process.stdin.flush()
-        return self._answer()
+        self.ask(task)
+        return self.answer()
 
     def close(self):
         self.process.stdin.close()
@@ -274,17 +304,28 @@ def processor():
         return platform.processor() or platform.machine()
 
 
+def rows_of(device):
+    """`ROWS` with each way to run them on ``device``."""
+    for what, side, task, reach in ROWS:
+        if device == "gpu" and side == "unet_films":
+            side = "unet"  # a batch, and no threads
+        ways = VARIANTS[device] if "training" in what else ("",)
+        yield from ((what, side + way, task, reach) for way in ways)
+
+
 def measure(device, repeats):
     """Seconds of every side and task, and the machine's rates, measured in turn."""
     sides = {}
-    for name in SIDES:
+    for name in dict.fromkeys(["torch", "torch_compile", "lab", "unet", *(side for _, side, _, _ in rows_of(device))]):
         try:
-            sides[name] = Side(name, device)
+            sides[name] = Side(__file__, "--serve", name, "--device", device)
         except RuntimeError as error:
             print(f"{name}: {error}", flush=True)
     seconds = {(name, task): [] for name, side in sides.items() for task in TASKS
-               if task in side.tasks and (task != "generate_16" or name in ("torch", "unet", "unet_films"))}
-    rates = {"matrix_product": [], "copy": []}
+               if task in side.tasks and ("+" not in name or "generate" not in task)
+               and (task != "generate_16" or name in ("torch", "unet", "unet_films"))}
+    of_card = [task for task in sides["lab"].tasks if task.startswith("matrix_product_")]
+    rates = {name: [] for name in ("matrix_product", "copy", *of_card)}
     for repeat in range(-1, repeats):  # the first does not count
         for name, task in list(seconds):
             try:
@@ -300,7 +341,10 @@ def measure(device, repeats):
                 seconds[name, task].append(taken)
         products = [sides[name]("matrix_product") for name in ("torch", "lab") for _ in range(5)]
         rates["matrix_product"].append(max(products))
-        rates["copy"].append(max(copy_rate() for _ in range(3)))
+        copying = copy_rate if device == "cpu" else lambda: sides["lab"]("copy")
+        rates["copy"].append(max(copying() for _ in range(3)))
+        for task in of_card:
+            rates[task].append(max(sides["lab"](task) for _ in range(5)))
         print(f"repetition {repeat + 1} of {repeats}", flush=True)
     work = {name: sides[name]("work") for name in ("lab", "unet")}
     for side in sides.values():
@@ -309,35 +353,43 @@ def measure(device, repeats):
 
 
 def peak_memory(side, device):
-    """Bytes that a process of its own takes at its highest for training steps of both kinds alone."""
-    worker = Side(side, device)
-    before = worker("memory")
+    """Bytes that a process of its own takes at its highest for training steps of both kinds alone.
+
+    On a GPU: of the card's memory, by the library's own count.
+    """
+    worker = Side(__file__, "--serve", side, "--device", device)
+    task_of = "device_memory" if device == "gpu" else "memory"
+    before = worker(task_of)
     for task in ("forced", "free", "forced"):
         worker(task)
-    peak = worker("memory")
+    peak = worker(task_of)
     worker.close()
     return {"before": before, "peak": peak}
 
 
 def amount(side, task):
     """Clips or frames in a repetition."""
-    size = LONG.get(side, {}).get(task, TASKS[task][0])
+    size = LONG.get(side.partition("+")[0], {}).get(task, TASKS[task][0])
     return size if isinstance(size, int) else size[0] * size[1]
 
 
-def table(seconds, rates, work):
+def table(seconds, rates, work, device):
     """The rows of the comparison, as dicts."""
-    product, copying = (statistics.median(rates[name]) for name in ("matrix_product", "copy"))
     rows = []
-    for what, side, task, reach in ROWS:
+    for what, side, task, reach in rows_of(device):
+        if not seconds.get((side, task)):
+            continue  # did not work, as `measure` has said
+        product = statistics.median(rates["matrix_product_bfloat16" if "bfloat16" in side else "matrix_product"])
+        copying = statistics.median(rates["copy"])
         unit = TASKS[task][1]
         speeds = {name: sorted(amount(name, task) / s for s in seconds[name, task])
                   for name in ("torch", "torch_compile", side) if seconds.get((name, task))}
         medians = {name: statistics.median(values) for name, values in speeds.items()}
-        flops, size = work_of_row(work["lab" if side == "lab" else "unet"], task)
+        flops, size = work_of_row(work[side.partition("_")[0].partition("+")[0]], task)
         least = max(flops / product, size / copying)  # seconds of a repetition, or of a frame
         rate = medians[side] if unit == "frames" else medians[side] / BATCH
-        rows.append({"row": what, "unit": f"{unit}/s", "reach": reach, "ratio": medians[side] / medians["torch"],
+        rows.append({"row": what, "side": side, "unit": f"{unit}/s", "reach": reach,
+                     "ratio": medians[side] / medians["torch"],
                      "speeds": {name: [medians[name], values[0], values[-1]] for name, values in speeds.items()},
                      "gigaflop": flops / 1e9, "megabytes": size / 1e6, "of_possible": rate * least})
         if "torch_compile" in medians:
@@ -346,10 +398,12 @@ def table(seconds, rates, work):
 
 
 def show(results):
-    product, copying = (statistics.median(results["rates"][name]) / 1e9 for name in ("matrix_product", "copy"))
-    print(f"\nMatrix products {product:.0f} GFLOP/s, copying {copying:.1f} GB/s")
+    for name, values in results["rates"].items():
+        print(f"\n{name}: {statistics.median(values) / 1e9:.1f} G{'B' if name == 'copy' else 'FLOP'}/s "
+              f"({min(values) / 1e9:.1f} to {max(values) / 1e9:.1f})", end="")
+    print()
     for row in results["rows"]:
-        print(f"\n{row['row']}: {row['ratio']:.2f} times PyTorch eager (to reach: {row['reach']})"
+        print(f"\n{row['row']}, {row['side']}: {row['ratio']:.2f} times PyTorch eager (to reach: {row['reach']})"
               + (f", {row['ratio_to_compiled']:.2f} times torch.compile" if "ratio_to_compiled" in row else ""))
         for name, (median, low, high) in row["speeds"].items():
             print(f"    {name:14} {median:9.3f} {row['unit']} ({low:.3f} to {high:.3f})")
@@ -365,10 +419,10 @@ def main():
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="JSON file to write")
-    parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(args.serve, args.device)
+        serve(lambda: tasks_of(args.serve, args.device))
         return
     results = {"processor": processor(), "cores": os.cpu_count(), "device": args.device,
                "python": sys.version.split()[0], **versions(), "repeats": args.repeats}
@@ -376,7 +430,7 @@ def main():
     results["memory"] = {name: peak_memory(name, args.device) for name in ("torch", "lab", "unet")}
     print(json.dumps(results["memory"]), flush=True)
     seconds, results["rates"], work = measure(args.device, args.repeats)
-    results["rows"] = table(seconds, results["rates"], work)
+    results["rows"] = table(seconds, results["rates"], work, args.device)
     results["seconds"] = {f"{name} {task}": values for (name, task), values in seconds.items()}
     if args.out:
         Path(args.out).write_text(json.dumps(results, indent=2) + "\n")

@@ -19,7 +19,7 @@ from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
 
 COLUMNS = ("epoch", "loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "val_psnr_prior", "val_psnr_posterior",
-           "val_psnr_copy_first", "skipped", "seconds")
+           "val_psnr_copy_first", "skipped", "seconds", "gd")
 
 
 class EpochSchedules(keras.callbacks.Callback):
@@ -149,13 +149,14 @@ class EpochRecord(keras.callbacks.Callback):
     """A row of ``metrics.csv`` and a readable line in the terminal for each completed epoch.
 
     Attributes:
+        gdl: weight of the gradient difference in the loss.
         rows: those so far, lists of text in the order of `COLUMNS`. `Checkpoints` keeps them too: the file is only
             ever written.
     """
 
-    def __init__(self, path, num_epoch):
+    def __init__(self, path, num_epoch, gdl=0.0):
         super().__init__()
-        self.path, self.num_epoch = path, num_epoch
+        self.path, self.num_epoch, self.gdl = path, num_epoch, gdl
         self.rows = []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -167,6 +168,7 @@ class EpochRecord(keras.callbacks.Callback):
         self.rows.append([str(values.get(name, "")) for name in COLUMNS])
         write_csv(self.path, COLUMNS, self.rows)
         line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
+                + (f"{self.gdl:.3g} x gd {values['gd']:.4f} + " if self.gdl else "") +
                 f"{values['beta']:.3g} x kl {values['kl']:.4g}, tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
         if "val_psnr_prior" in values:
             line += (f"; validation {values['val_psnr_prior']:.2f} dB (posterior {values['val_psnr_posterior']:.2f}, "

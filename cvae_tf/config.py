@@ -40,6 +40,9 @@ class Config:
     max_minutes: float = _flag(0.0, "run", "end cleanly after this time, in minutes; 0: no limit", low=0)
     checkpoint_minutes: float = _flag(5.0, "run", "save within an epoch after so many minutes", low=0)
     deterministic: bool = _flag(False, "run", "equal results on a GPU too, where it is slower; a CPU always gives them")
+    precision: str = _flag("float32", "run", "mixed: most arithmetic in 16 bits, faster on a GPU with units for it; "
+                           "far slower on a CPU", choices=("float32", "mixed_float16", "mixed_bfloat16"))
+    xla: bool = _flag(False, "run", "compile the training step for the GPU: a slower start; slower on a CPU")
     seed: int = _flag(0, "run", "of initial weights, order of clips, noise and the studio", low=0, high=2**31 - 1)
 
     data_dir: str = _flag(STUDIO, "data", "folder in the lab's layout, or 'studio' for the built-in data set")
@@ -73,6 +76,8 @@ class Config:
     kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
     kl_anneal_cycle: int = _flag(7, "objective", "cycles of Cyclical over all epochs", low=1, high=10_000)
     kl_anneal_ratio: float = _flag(1e-3, "objective", "beta at the top of a cycle; all the time with WithoutKL", low=0)
+    gdl: float = _flag(2.0, "objective", "weight of the squared error of the differences between neighbouring pixels",
+                       low=0)
     tfr: float = _flag(0.0, "objective", "teacher-forcing ratio at first: 1 feeds true frames, 0 runs freely",
                        low=0, high=1)
     tfr_sde: int = _flag(10, "objective", "first epoch (from 0) with a lower teacher-forcing ratio", low=0)
@@ -137,11 +142,11 @@ PRESETS = {
                   train_vi_len=8, N_dim=4, kl_anneal_type="Cyclical", kl_anneal_cycle=1, kl_anneal_ratio=1.0),
     # The seed's final setting on the lab's template: its network, schedules, data order and optimiser.
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
-                kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, tfr=1.0,
+                kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0),
     # One run of the seed's study, small: its schedules over its 70 epochs, on few steps each.
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
-                  kl_anneal_ratio=1.0, tfr=1.0),
+                  kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0),
     # What works best on the lab's data.
     "best": dict(num_epoch=70, val_every=10, width=32),
 }

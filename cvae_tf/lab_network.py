@@ -13,10 +13,10 @@ def _uniform(fan_in):
     return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
 
 
-def _conv(inputs, outputs, kernel, padding="same"):
+def _conv(inputs, outputs, kernel, padding="same", **kwargs):
     fan_in = inputs * kernel**2
     return keras.layers.Conv2D(outputs, kernel, padding=padding, kernel_initializer=_uniform(fan_in),
-                               bias_initializer=_uniform(fan_in))
+                               bias_initializer=_uniform(fan_in), **kwargs)
 
 
 def _depthwise_conv(kernel):
@@ -144,7 +144,7 @@ class PoseEncoder(keras.layers.Layer):
         super().__init__(**kwargs)
         self.batch_norm = batch_norm
         self.conv = _conv(3, outputs // 2, 7, padding="valid")
-        self.norm = BatchNorm(outputs // 2)
+        self.norm = BatchNorm(outputs // 2, dtype="float32")
         self.block = ResidualBlock(outputs // 2, outputs)
 
     def call(self, poses, training=False):
@@ -194,7 +194,7 @@ class Generator(_Chain):
             ResidualBlock(inputs, half), *_depth_conv_block(half, half),
             ResidualBlock(half, quarter), *_depth_conv_block(quarter, quarter),
             ResidualBlock(quarter, eighth), *_depth_conv_block(eighth, eighth),
-            _conv(eighth, 3, 1),
+            _conv(eighth, 3, 1, dtype="float32"),  # pixels, in mixed precision too
         ], **kwargs)
 
 

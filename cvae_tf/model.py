@@ -2,9 +2,10 @@
 
 The loss of a clip of T frames, per batch (the lab's and the seed's reductions):
 
-    loss = sum_t mse_t + beta * sum_t kl_t,   t = 1 .. T-1
+    loss = sum_t mse_t + gdl * sum_t gd_t + beta * sum_t kl_t,   t = 1 .. T-1
 
-mse_t: mean over batch, pixels and channels, pixels in [0, 1]. kl_t: nats, summed over the latent, mean over the batch.
+mse_t: mean over batch, pixels and channels, pixels in [0, 1]. gd_t: the same of differences between neighbouring pixels
+(ours, not the lab's). kl_t: nats, summed over the latent, mean over the batch.
 """
 
 import keras
@@ -31,24 +32,28 @@ class CVAE(keras.Model):
         gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the seed.
         instants_at_once: with the gradient stopped, how many instants of a clip run forward and backward as one batch:
             the same gradient, more memory, and fewer, larger operations.
+        gdl: weight of `elbo.gradient_difference` in the loss.
         clip_norm: global norm above which the gradients of a step are scaled down.
+        xla: compile the gradient of each stretch with XLA, its time loop written out.
 
     ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are set by `callbacks.EpochSchedules`; ``steps`` counts batches.
     """
 
-    def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, clip_norm=1.0,
-                 instants_at_once=16, **kwargs):
+    def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, gdl=0.0, clip_norm=1.0,
+                 instants_at_once=16, xla=False, **kwargs):
         super().__init__(**kwargs)
         self.network = network
         self.seed = seed
         self.tfr_draw = tfr_draw
         self.gradient_through_time = gradient_through_time
+        self.gdl = gdl
         self.clip_norm = clip_norm
         self.instants_at_once = instants_at_once
+        self.xla = xla
         for name, dtype in (("beta", "float32"), ("teacher_forcing_ratio", "float32"), ("epoch", "int32"),
                             ("steps", "int32"), ("skipped", "int32"), ("skipped_in_a_row", "int32")):
             setattr(self, name, self.add_weight(shape=(), dtype=dtype, initializer="zeros", trainable=False, name=name))
-        self.means = {name: keras.metrics.Mean(name) for name in ("loss", "mse", "kl", "grad_norm")}
+        self.means = {name: keras.metrics.Mean(name) for name in ("loss", "mse", "gd", "kl", "grad_norm")}
         self.built = True
 
     @property
@@ -111,7 +116,7 @@ class CVAE(keras.Model):
                   posterior.loc + posterior.scale * noise)  # the reparameterisation
         cell = self.cell(context)
         if self.gradient_through_time:
-            return rollout(cell, before, inputs, true_previous, forced), kl
+            return rollout(cell, before, inputs, true_previous, forced, unrolled=self.xla), kl
 
         # With the gradient stopped at fed-back frames, what each step is fed can be generated first, without a
         # gradient, and all steps can then run as one batch: the same loss and gradient as step by step, but faster.
@@ -119,7 +124,7 @@ class CVAE(keras.Model):
             generated = before[None]
             if targets.shape[0] != 1:
                 earlier = tf.nest.map_structure(lambda x: x[:-1], (inputs, true_previous, forced))
-                generated = tf.concat([generated, rollout(cell, before, *earlier)], 0)
+                generated = tf.concat([generated, rollout(cell, before, *earlier, unrolled=self.xla)], 0)
             return tf.where(forced[:, :, None, None, None], true_previous, generated)
 
         previous = tf.stop_gradient(tf.cond(tf.reduce_all(forced), lambda: true_previous, feed_back))
@@ -130,14 +135,16 @@ class CVAE(keras.Model):
         context = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0), context)
         return over_time(self.network.transition, previous, *inputs, context)
 
-    def clip_gradient(self, frames, poses, context):
+    def clip_gradient(self, frames, poses, context, loss_scale=1.0):
         """The terms of a clip batch's loss and the loss's gradient, by stretches of ``instants_at_once``.
 
         Args:
             frames, poses, context: as for `predict_clip`.
+            loss_scale: factor of the gradient, so that small ones do not vanish in float16.
 
         Returns:
-            ``(mse, kl, gradients)``: sums over time of means over the batch, and a tensor for each trainable variable.
+            ``(mse, gd, kl, gradients)``: sums over time of means over the batch, and a tensor for each trainable
+            variable.
         """
         instants, length = self._instants(frames, poses), frames.shape[0] - 1
         stretch = length if self.gradient_through_time else min(length, self.instants_at_once)
@@ -145,11 +152,14 @@ class CVAE(keras.Model):
         def of_stretch(before, instants):
             with tf.GradientTape() as tape:
                 predictions, kl = self._predict(before, instants, context)
-                mse = elbo.squared_error(instants[1], predictions)
-                mse, kl = (tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in (mse, kl))
-                loss = mse + self.beta * kl
-            return predictions[-1], mse, kl, tape.gradient(loss, self.trainable_variables)
+                terms = (elbo.squared_error(instants[1], predictions),
+                         elbo.gradient_difference(instants[1], predictions), kl)
+                terms = [tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in terms]
+                scaled = loss_scale * self.objective(*terms)
+            return predictions[-1], *terms, tape.gradient(scaled, self.trainable_variables)
 
+        if self.xla:
+            of_stretch = tf.function(of_stretch, jit_compile=True, autograph=False)
         if stretch == length:
             return of_stretch(frames[0], instants)[1:]
 
@@ -157,22 +167,29 @@ class CVAE(keras.Model):
             now = tf.nest.map_structure(lambda x: x[start:start + stretch], instants)
             if stretch == 1:
                 now = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (1, *x.shape[1:])), now)
-            before, mse, kl, gradients = of_stretch(before, now)
-            return before, *(a + b for a, b in zip(sums, (mse, kl, *gradients), strict=True))
+            before, *terms, gradients = of_stretch(before, now)
+            return before, *(a + b for a, b in zip(sums, (*terms, *gradients), strict=True))
 
-        zeros = [tf.zeros(()), tf.zeros(()), *(tf.zeros_like(variable) for variable in self.trainable_variables)]
-        _, mse, kl, *gradients = by_stretches(add, length, stretch, frames[0], *zeros)
-        return mse, kl, gradients
+        zeros = [*(tf.zeros(()),) * 3, *(tf.zeros_like(variable) for variable in self.trainable_variables)]
+        _, mse, gd, kl, *gradients = by_stretches(add, length, stretch, frames[0], *zeros)
+        return mse, gd, kl, gradients
+
+    def objective(self, mse, gd, kl):
+        """The loss of a batch from its terms."""
+        return mse + self.gdl * gd + self.beta * kl
 
     def train_step(self, data):
         """One teacher-forced clip batch, one optimiser step; skipped where the loss or gradient is not finite."""
         frames, poses, context = data
         running = [(statistic, tf.identity(statistic)) for statistic in self.network.non_trainable_variables]
-        mse, kl, gradients = self.clip_gradient(frames, poses, context)
-        loss = mse + self.beta * kl
+        scale = self.optimizer.scale_loss(1.0)  # 1, but for float16
+        mse, gd, kl, gradients = self.clip_gradient(frames, poses, context, scale)
+        gradients = [gradient / scale for gradient in gradients]
+        loss = self.objective(mse, gd, kl)
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
+        gradients = [gradient * scale for gradient in gradients]  # which the optimiser undoes
 
         rate = tf.identity(self.optimizer.learning_rate)  # before the update moves its schedule on
 
@@ -183,13 +200,15 @@ class CVAE(keras.Model):
         def skip():
             for statistic, before in running:  # BatchNorm's have moved in the forward pass
                 statistic.assign(before)
+            if tf.is_tensor(scale):
+                self.optimizer.apply(gradients, self.trainable_variables)  # it skips too, and lowers the scale
             return tf.constant(1)
 
         skipped = tf.cond(finite, update, skip)
         self.steps.assign_add(1)
         self.skipped.assign_add(skipped)
         self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row + 1))
-        for name, value in (("loss", loss), ("mse", mse), ("kl", kl), ("grad_norm", norm)):
+        for name, value in (("loss", loss), ("mse", mse), ("gd", gd), ("kl", kl), ("grad_norm", norm)):
             self.means[name].update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, tf.float32))
         return {**{name: mean.result() for name, mean in self.means.items()},
                 "beta": self.beta.value, "tfr": self.teacher_forcing_ratio.value,

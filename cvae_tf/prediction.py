@@ -17,7 +17,7 @@ from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, check_checksums, check_writable, write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.tables import psnr_table
-from cvae_tf.video import gif_writer, side_by_side
+from cvae_tf.video import WRITERS, film_writer, side_by_side
 
 PART = 448  # frames that are read, generated and written at a time: a multiple of what the exported model works in
 # Up to here, in pixels times squared width, a unet's operations are so small that a second thread slows each one down.
@@ -168,7 +168,8 @@ def parse_args(argv):
     parser.add_argument("--split", help="with --data_dir: test, or a folder with *_img and *_label [test]")
     parser.add_argument("--out", help="with --data_dir: folder of the GIFs [predictions]")
     parser.add_argument("--csv", help="with --data_dir: the lab's submission file to write")
-    parser.add_argument("--output", help="GIF to write; curve and table go beside it [prediction.gif]")
+    parser.add_argument("--output", help="film to write: .gif, .mp4, or a name without ending for a folder of "
+                        "PNG; curve and table go beside it [prediction.gif]")
     parser.add_argument("--seed", type=int, default=0, help="of the latents; sample k takes seed + k")
     parser.add_argument("--temperature", type=float, default=1.0, help="scale of the latents; 0: the most likely film")
     parser.add_argument("--samples", type=int, default=1, help="films to draw, side by side")
@@ -189,8 +190,9 @@ def parse_args(argv):
     if misplaced:
         raise InputError(f"--{misplaced[0]} cannot be given {'with' if split else 'without'} --data_dir")
     args.split, args.out, args.output = args.split or "test", args.out or "predictions", args.output or "prediction.gif"
-    if not args.output.lower().endswith(".gif"):
-        raise InputError(f"--output must end in .gif, received {args.output}")
+    if Path(args.output).suffix.lower() not in WRITERS:
+        raise InputError(f"--output must end in .gif or .mp4, or have no ending for a folder of PNG, received "
+                         f"{args.output}")
     if args.poses in (None, STUDIO) and (args.first_frame or args.truth):
         raise InputError("--first_frame and --truth need --poses FOLDER")
     if args.poses not in (None, STUDIO) and not (args.first_frame or args.truth):
@@ -230,7 +232,7 @@ def _read_input(args, height, width):
 
 
 def predict(args):
-    """Generate and write the GIF and, where the truth is known, the PSNR curve and table beside it.
+    """Generate and write the film and, where the truth is known, the PSNR curve and table beside it.
 
     The film has a frame for each pose. A pose with the first frame's own name is that frame's: the film then begins
     with the given frame, and the prediction with the next pose. Frames are read, generated and written in parts, so
@@ -248,7 +250,7 @@ def predict(args):
     films = [generate.film(first_frame, args.seed + k, args.temperature) for k in range(args.samples)]
     names = ["prediction"] if len(films) == 1 else [f"sample {k + 1}" for k in range(len(films))]
     curves = {name: [] for name in (*names, "copy-first")}
-    with gif_writer(output, args.fps, args.scale) as append, ThreadPoolExecutor(generate.films_at_once) as pool:
+    with film_writer(output, args.fps, args.scale) as append, ThreadPoolExecutor(generate.films_at_once) as pool:
         for start in range(int(given), length, PART):
             poses, truth = read(slice(start, start + PART))
             parts = list(pool.map(lambda film: film(poses), films))  # noqa: B023 (all done within this turn)
@@ -271,6 +273,8 @@ def predict(args):
 def _check_output(output, args):
     """Refuse an output that cannot be written, or of which a file would replace one of the images to read."""
     inputs = {Path(folder).resolve() for folder in (args.poses, args.truth) if folder not in (None, STUDIO)}
+    if not output.suffix and output.exists():
+        raise InputError(f"{output}: is there already; choose another --output")
     for path in (output, output.with_suffix(".png"), output.with_suffix(".csv")):
         check_writable(path, "--output")
         if path.exists() and (path.resolve().parent in inputs or args.first_frame

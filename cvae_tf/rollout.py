@@ -6,7 +6,7 @@
 import tensorflow as tf
 
 
-def rollout(cell, first_frame, inputs, true_previous=None, forced=None):
+def rollout(cell, first_frame, inputs, true_previous=None, forced=None, unrolled=False):
     """Generate frame after frame, each from the one before.
 
     Args:
@@ -16,13 +16,15 @@ def rollout(cell, first_frame, inputs, true_previous=None, forced=None):
         true_previous: (T, B, H, W, 3), the true frames before those to predict. Only needed with ``forced``.
         forced: (T, B) bool. Where true, the step is fed the true frame before instead of the generated one
             (teacher forcing). None: free running.
+        unrolled: write the loop out, step after step, in the graph: for XLA, whose loops are slow. T must be known.
 
     Returns:
         (T, B, H, W, 3), the T generated frames; ``first_frame`` is not among them.
     """
     if forced is not None:
         inputs = (inputs, true_previous, forced)
-    length = tf.shape(tf.nest.flatten(inputs)[0])[0]
+    one = tf.nest.flatten(inputs)[0]
+    length = one.shape[0] if unrolled else tf.shape(one)[0]
     slices = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, length).unstack(x), inputs)
     generated = tf.TensorArray(first_frame.dtype, length, element_shape=first_frame.shape)
 
@@ -34,8 +36,13 @@ def rollout(cell, first_frame, inputs, true_previous=None, forced=None):
         frame = tf.ensure_shape(cell(previous, now), first_frame.shape)
         return t + 1, frame, generated.write(t, frame)
 
-    _, _, generated = tf.while_loop(lambda t, *_: t < length, step, (0, first_frame, generated))
-    return generated.stack()
+    state = 0, first_frame, generated
+    if unrolled:
+        for _ in range(length):
+            state = step(*state)
+    else:
+        state = tf.while_loop(lambda t, *_: t < length, step, state)
+    return state[-1].stack()
 
 
 def by_stretches(visit, length, stretch, *carried):

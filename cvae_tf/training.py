@@ -33,27 +33,43 @@ from cvae_tf.unet import UNet  # noqa: E402
 def build_network(config):
     """The network of ``config``, built, with the initial weights of its seed."""
     keras.utils.set_random_seed(config.seed)
-    if config.network == "lab":
-        network = LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm)
-    else:
-        network = UNet(config.width, config.N_dim)
-    network.build((config.frame_H, config.frame_W, 3))
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        if config.network == "lab":
+            network = LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm)
+        else:
+            network = UNet(config.width, config.N_dim)
+        network.build((config.frame_H, config.frame_W, 3))
+    finally:
+        keras.config.set_dtype_policy(policy)
     return network
 
 
 def build_model(config, clips):
     """The model of ``config``, built and compiled, with the learning-rate schedule over all of its steps."""
     model = CVAE(build_network(config), seed=config.seed, tfr_draw=config.tfr_draw, clip_norm=config.clip_norm,
-                 gradient_through_time=config.gradient_through_time,
+                 gradient_through_time=config.gradient_through_time, xla=config.xla, gdl=config.gdl,
                  instants_at_once=config.instants_at_once or _instants_at_once(config))
     rate = _learning_rate(config, clips)
     if config.optim == "Adam":
         optimizer = Adam(rate, epsilon=1e-8)  # PyTorch's epsilon
     else:
         optimizer = keras.optimizers.AdamW(rate, epsilon=1e-8, weight_decay=config.weight_decay)
-    model.compile(optimizer, jit_compile=False)  # XLA is many times slower for this loop on a CPU
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, jit_compile=False)  # `CVAE.clip_gradient` alone is compiled: noise would change under XLA
     optimizer.build(model.trainable_variables)
     return model
+
+
+def in_float32(model, config):
+    """The model to export: computing in float32, whatever it was trained in, since a CPU is slow in 16 bits."""
+    if config.precision == "float32":
+        return model
+    network = build_network(dataclasses.replace(config, precision="float32"))
+    network.set_weights(model.network.get_weights())
+    return CVAE(network)
 
 
 def _instants_at_once(config):
@@ -149,11 +165,15 @@ def _train(config, fresh, stack):
     frames, poses = validation.longest(config.val_vi_len)
     model = build_model(config, clips)
     store = CheckpointFolder(folders.checkpoints)
+
+    def export(path):
+        save_model(in_float32(model, config), path, config)
+
     validate = callbacks.Validation(frames, poses, config, folders,
-                                    keep_best=lambda: save_model(model, folders.export, config))
-    record = callbacks.EpochRecord(folders.metrics, config.num_epoch)
+                                    keep_best=lambda: export(folders.export))
+    record = callbacks.EpochRecord(folders.metrics, config.num_epoch, config.gdl)
     checkpoints = callbacks.Checkpoints(model, clips, store, validate, record, (training.checksum, validation.checksum),
-                                        stop, keep_last=lambda: save_model(model, folders.last_model, config),
+                                        stop, keep_last=lambda: export(folders.last_model),
                                         check=check, minutes=config.checkpoint_minutes)
     first_step, last_step = checkpoints.restore(), clips.first_step(config.num_epoch)
     _check_state(config, folders, clips, first_step, validate)

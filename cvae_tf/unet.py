@@ -115,14 +115,17 @@ class DecoderFusion(keras.layers.Layer):
 
 
 class Generator(keras.layers.Layer):
-    """Fused features, pose and context frame in full resolution -> the composed next frame (B, H, W, 3)."""
+    """Fused features, pose and context frame in full resolution -> the composed next frame (B, H, W, 3).
+
+    In mixed precision too the frame is composed in float32: 16 bits have fewer steps than a pixel.
+    """
 
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
         self.up = Up(width // 2)
         inputs = width // 2 + 6
         self.merge = Merge(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs))
-        self.out = keras.layers.Conv2D(4, 3, padding="same")
+        self.out = keras.layers.Conv2D(4, 3, padding="same", dtype="float32")
 
     def call(self, fused, still, context_frame):
         rgb, mask = tf.split(self.out(self.merge(self.up(fused), still)), [3, 1], axis=-1)
@@ -138,11 +141,11 @@ class UNet(Network):
     def __init__(self, width=32, N_dim=12, **kwargs):
         super().__init__(**kwargs)
         self.width, self.N_dim = width, N_dim
-        self.frame_encoder = Encoder(width)
-        self.pose_encoder = Encoder(width)
+        self.frame_encoder = Encoder(width, dtype="float32")  # centres in float32 in mixed precision too
+        self.pose_encoder = Encoder(width, dtype="float32")
         self.gaussian_predictor = GaussianPredictor(width, N_dim)
         self.decoder_fusion = DecoderFusion(width)
-        self.generator = Generator(width)
+        self.generator = Generator(width, dtype="float32")
 
     def latent_shape(self, height, width):
         return height // 8, width // 8, self.N_dim

@@ -1,4 +1,4 @@
-"""Films as GIF files."""
+"""Films as GIF or MP4 files, or as folders of PNG files."""
 
 import contextlib
 
@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from PIL.GifImagePlugin import getdata
 
+from cvae_tf.errors import InputError
 from cvae_tf.files import atomic
 
 
@@ -20,6 +21,11 @@ def side_by_side(*films, gap=1):
     columns = np.full((*films[0].shape[:2], gap, 3), white, films[0].dtype)
     parts = [part for film in films for part in (columns, film)][1:]
     return np.concatenate(parts, axis=2)
+
+
+def film_writer(path, fps=20, scale=1):
+    """The writer for ``path``: `gif_writer`, `mp4_writer`, or `png_writer` where its name has no ending."""
+    return WRITERS[path.suffix.lower()](path, fps, scale)
 
 
 @contextlib.contextmanager
@@ -56,6 +62,69 @@ def gif_writer(path, fps=20, scale=1):
 
         yield append
         stream.write(b";")
+
+
+@contextlib.contextmanager
+def mp4_writer(path, fps=20, scale=1):
+    """As `gif_writer`, to an MP4 file (H.264) with any number of colours; its width and height are made even.
+
+    Raises:
+        InputError: imageio-ffmpeg is not installed, which brings the encoder; or the file cannot be written.
+    """
+    try:
+        from imageio_ffmpeg import write_frames
+    except ImportError as error:
+        raise InputError(f"{path}: MP4 needs a package more: pip install imageio-ffmpeg; or write a GIF") from error
+    with atomic(path) as unfinished, contextlib.ExitStack() as stack:
+        encoder = None
+
+        def append(frames):
+            nonlocal encoder
+            frames = _enlarged(frames, scale)
+            height, width = (size + size % 2 for size in frames.shape[1:3])
+            frames = np.pad(frames, [(0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0)],
+                            mode="edge")
+            if encoder is None:
+                encoder = write_frames(str(unfinished), (width, height), fps=fps, codec="libx264", quality=8,
+                                       macro_block_size=2, output_params=["-f", "mp4"])
+                encoder.send(None)
+                stack.callback(encoder.close)
+            for frame in frames:
+                encoder.send(np.ascontiguousarray(frame))
+
+        yield append
+        stack.close()  # the file is whole before it gets its name
+
+
+@contextlib.contextmanager
+def png_writer(path, fps=20, scale=1):
+    """As `gif_writer`, to a new folder of ``frame000000.png`` and so on; ``fps`` counts nothing.
+
+    Raises:
+        InputError: there is something at ``path``, or the folder cannot be written.
+    """
+    if path.exists():
+        raise InputError(f"{path}: is there already; choose another --output")
+    with atomic(path) as unfinished:
+        unfinished.mkdir()
+        count = 0
+
+        def append(frames):
+            nonlocal count
+            for frame in _enlarged(frames, scale):
+                Image.fromarray(frame).save(unfinished / f"frame{count:06d}.png")
+                count += 1
+
+        yield append
+
+
+WRITERS = {".gif": gif_writer, ".mp4": mp4_writer, "": png_writer}
+
+
+def _enlarged(frames, scale):
+    """Frames as uint8, every pixel a square of ``scale`` pixels."""
+    frames = frames if frames.dtype == np.uint8 else to_uint8(frames)
+    return frames.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def write_gif(path, frames, fps=20, scale=1):

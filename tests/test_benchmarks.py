@@ -39,7 +39,7 @@ def test_operations_of_the_labs_network_are_those_that_pytorch_counts():
 
 
 def test_a_side_answers_from_its_own_process():
-    side = throughput.Side("unet", "cpu")
+    side = throughput.Side(throughput.__file__, "--serve", "unet", "--device", "cpu")
     try:
         assert {"forced", "free", "generate_1", "work"} <= set(side.tasks)
         assert side("matrix_product") > 1e8 and side("memory") > 1e8

@@ -50,6 +50,18 @@ def test_sample_has_the_mean_and_deviation_asked_for():
     assert abs(z.mean() - 2) < 0.06 and abs(z.std() - 3) < 0.05
 
 
+def test_gradient_difference_by_hand():
+    frames = np.zeros((1, 2, 2, 3, 1), np.float32)
+    predictions = frames.copy()
+    predictions[0, 1, 0, 1] = 0.6  # across: 0.6, -0.6, 0, 0; down: 0, -0.6, 0
+    np.testing.assert_allclose(elbo.gradient_difference(frames, predictions), [[0, 2 * 0.36 / 4 + 0.36 / 3]], rtol=1e-6)
+
+
+def test_gradient_difference_ignores_a_shift_of_all_pixels():
+    frames = np.random.default_rng(0).random((2, 3, 4, 6, 3), np.float32)
+    np.testing.assert_allclose(elbo.gradient_difference(frames, frames + 0.25), np.zeros((2, 3)), atol=1e-12)
+
+
 def test_squared_error_by_hand():
     frames, predictions = np.zeros((1, 2, 2, 2, 3), np.float32), np.zeros((1, 2, 2, 2, 3), np.float32)
     predictions[0, 1, 0, 0, 0] = 0.6  # one of 12 values of the second clip's frame

@@ -16,7 +16,7 @@ def _small_lab():
 
 
 def _reference(model, clip, forced, stop):
-    """The seed's training listing, step by step: loss, mse, kl and the gradients."""
+    """The seed's training listing, step by step, with the gradient difference: loss, mse, gd, kl and the gradients."""
     frames, poses, context = clip
     network, beta = model.network, float(model.beta)
     with tf.GradientTape() as tape:
@@ -25,7 +25,7 @@ def _reference(model, clip, forced, stop):
         normal = tf.random.fold_in(tf.stack([model.seed, 1]), tf.constant(0))
         z = model.posterior(frames[1:], network.encode_poses(poses[1:])).sample(seed=normal)
         eps = tf.stop_gradient((z - all_mean) / tf.exp(0.5 * all_logvar))
-        generated, mse, kl = frames[0], 0.0, 0.0
+        generated, mse, gd, kl = frames[0], 0.0, 0.0, 0.0
         for t in range(1, frames.shape[0]):
             fed = frames[t - 1] if forced else (tf.stop_gradient(generated) if stop else generated)
             still = network.with_context(network.encode_poses(poses[t:t + 1]), network.encode_context(context))
@@ -34,28 +34,30 @@ def _reference(model, clip, forced, stop):
             z_t = mean + tf.exp(0.5 * logvar) * eps[t - 1]
             generated = network.decode(network.frame_encoder(fed), pose, z_t, network.encode_context(context))
             mse += tf.reduce_mean((generated - frames[t]) ** 2)
+            for vertical, horizontal in [tf.image.image_gradients(generated - frames[t])]:
+                gd += tf.reduce_mean(vertical[:, :-1] ** 2) + tf.reduce_mean(horizontal[:, :, :-1] ** 2)
             kl += -0.5 * tf.reduce_sum(1 + logvar - mean**2 - tf.exp(logvar)) / frames.shape[1]
-        loss = mse + beta * kl
-    return loss, mse, kl, tape.gradient(loss, model.trainable_variables)
+        loss = mse + model.gdl * gd + beta * kl
+    return loss, mse, gd, kl, tape.gradient(loss, model.trainable_variables)
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
 @pytest.mark.parametrize("through_time, at_once", [(True, 1), (False, 16), (False, 3), (False, 1)],
                          ids=["through-time", "stopped", "3 at once", "1 at once"])
 def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, at_once):
-    model = make_model(UNet(width=4, N_dim=2), gradient_through_time=through_time, instants_at_once=at_once)
+    model = make_model(UNet(width=4, N_dim=2), gradient_through_time=through_time, instants_at_once=at_once, gdl=0.3)
     for weight in model.network.gaussian_predictor.out.weights:  # away from the prior, where the KL has no gradient
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
     model.beta.assign(0.01)
     model.teacher_forcing_ratio.assign(float(forced))
     clip = random_clip()
-    loss, mse, kl, gradients = _reference(model, clip, forced, stop=not through_time)
+    loss, mse, gd, kl, gradients = _reference(model, clip, forced, stop=not through_time)
 
     applied = []
     model.optimizer.apply = lambda gradients, variables: applied.extend(gradients)
     model.clip_norm = 1e9
     logs = model.train_step(clip)
-    np.testing.assert_allclose([logs[name] for name in ("loss", "mse", "kl")], [loss, mse, kl], rtol=1e-5)
+    np.testing.assert_allclose([logs[name] for name in ("loss", "mse", "gd", "kl")], [loss, mse, gd, kl], rtol=1e-5)
     np.testing.assert_allclose(logs["grad_norm"], tf.linalg.global_norm(gradients), rtol=1e-4)
     for ours, theirs in zip(applied, gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
@@ -64,7 +66,7 @@ def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, at_
 def test_the_gradient_is_the_same_to_the_bit_each_time():
     model = make_model(UNet(width=8, N_dim=2))
     gradient, clip = tf.function(model.clip_gradient), random_clip(time=9, batch=3)
-    _, _, first = gradient(*clip)
+    *_, first = gradient(*clip)
     for _ in range(80):  # the order of a sum of three terms once depended on timing, in one call of fifteen
         _, _, again = gradient(*clip)
         for one, other in zip(first, again, strict=True):
@@ -126,7 +128,9 @@ def test_one_batch_can_be_overfitted(footage):
     assert losses[-1] < 0.1 * losses[0]
 
 
-@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2), _small_lab], ids=["unet", "lab"])
+@pytest.mark.parametrize("network", [
+    pytest.param(lambda: UNet(width=4, N_dim=2), id="unet"),
+    pytest.param(_small_lab, id="lab", marks=pytest.mark.slow)])
 def test_eager_equals_graph(network):
     logs = []
     for wrap in (lambda f: f, tf.function):

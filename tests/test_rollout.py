@@ -36,6 +36,14 @@ def test_forcing_is_decided_for_each_clip_and_instant():
     np.testing.assert_allclose(rollout(_cell, first, inputs, truth, tf.constant(forced)), expected, rtol=1e-6)
 
 
+def test_written_out_the_loop_gives_the_same_frames():
+    first, inputs = _inputs()
+    truth, forced = inputs + 1, tf.constant([[True, False], [False, False], [True, True], [False, True]])
+    np.testing.assert_array_equal(rollout(_cell, first, inputs, unrolled=True), rollout(_cell, first, inputs))
+    np.testing.assert_array_equal(rollout(_cell, first, inputs, truth, forced, unrolled=True),
+                                  rollout(_cell, first, inputs, truth, forced))
+
+
 def test_gradient_flows_through_time():
     first, inputs = _inputs()
     with tf.GradientTape() as tape:

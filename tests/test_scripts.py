@@ -100,7 +100,7 @@ def test_help_groups_the_flags(tmp_path):
     (["train.py", "--data_dir", "nowhere"], "error: nowhere/train/train_img: no such folder"),
     (["predict.py", "--model", "nowhere"], "error: nowhere: no SavedModel in this folder"),
     (["predict.py"], "error: saved_models: no SavedModel in this folder"),
-    (["predict.py", "--output", "film.mp4"], "error: --output must end in .gif"),
+    (["predict.py", "--output", "film.avi"], "error: --output must end in .gif"),
     (["predict.py", "--poses", "x"], "error: --poses needs the first frame"),
     (["predict.py", "--samples", "0"], "error: --samples must be from 1 to 64"),
     (["-m", "cvae_tf.studio", "out", "--train", "0"], "error: --train must be at least 1"),

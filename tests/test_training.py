@@ -58,7 +58,8 @@ def test_metrics_have_a_row_an_epoch_with_the_values_in_use(finished):
     np.testing.assert_allclose([float(row["beta"]) for row in rows], [0, 1 / 3, 2 / 3], rtol=1e-6)
     np.testing.assert_allclose([float(row["tfr"]) for row in rows], [0.5, 0.25, 0])
     for row in rows:
-        assert float(row["loss"]) == pytest.approx(float(row["mse"]) + float(row["beta"]) * float(row["kl"]), rel=1e-5)
+        terms = float(row["mse"]) + Config().gdl * float(row["gd"]) + float(row["beta"]) * float(row["kl"])
+        assert float(row["loss"]) == pytest.approx(terms, rel=1e-5) and float(row["gd"]) > 0
     assert [row["val_psnr_prior"] == "" for row in rows] == [True, False, False]  # every second epoch, and the last
 
 
@@ -69,7 +70,8 @@ def test_tensorboard_has_the_curves_and_the_films(finished):
             for value in record.summary.value:
                 seen[value.tag], folders[value.tag] = value, path.parent.name
     assert folders["epoch_psnr_prior"] == "validation"  # where a study's HParams page looks for it
-    scalars = {"loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "psnr_prior", "psnr_posterior", "psnr_copy_first"}
+    scalars = {"loss", "mse", "gd", "kl", "beta", "tfr", "lr", "grad_norm", "psnr_prior", "psnr_posterior",
+               "psnr_copy_first"}
     assert {f"epoch_{name}" for name in scalars} <= seen.keys()
     assert seen["free_running"].tensor.string_val[2][:6] == b"GIF89a"
     assert seen["psnr_per_frame"].tensor.string_val[2][:4] == b"\x89PNG"

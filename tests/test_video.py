@@ -1,3 +1,6 @@
+import sys
+
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -58,6 +61,48 @@ def test_a_gif_that_is_not_finished_is_not_there(tmp_path):
         append(np.zeros((3, 4, 4, 3), np.uint8))
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def _smooth(length, height, width):
+    """A film that H.264 keeps well: a bright square that moves over a slope."""
+    frames = np.tile(np.linspace(40, 200, width, dtype=np.uint8)[:, None], (length, height, 1, 3))
+    for t, frame in enumerate(frames):
+        frame[8:16, 2 * t:2 * t + 8] = (250, 60, 60)
+    return frames
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the reader leaves its pipes open
+def test_mp4_has_every_frame_its_rate_and_even_sides(tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = _smooth(10, 31, 45)
+    with video.film_writer(tmp_path / "film.mp4", fps=25) as append:
+        append(frames[:6])
+        append(frames[6:] / np.float32(255))
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    about = next(reader)
+    assert about["size"] == (46, 32) and about["fps"] == 25
+    shown = np.stack([np.frombuffer(frame, np.uint8).reshape(32, 46, 3) for frame in reader])
+    assert len(shown) == 10
+    assert np.abs(shown[:, :31, :45].astype(int) - frames).mean() < 6
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match="pip install imageio-ffmpeg"), video.film_writer(tmp_path / "film.mp4"):
+        pass
+
+
+def test_a_folder_of_png_has_every_frame_exactly(tmp_path):
+    frames = np.uint8(np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3)))
+    with video.film_writer(tmp_path / "film", scale=2) as append:
+        append(frames[:3])
+        append(frames[3:])
+    files = sorted((tmp_path / "film").iterdir())
+    assert [path.name for path in files] == [f"frame{t:06d}.png" for t in range(5)]
+    np.testing.assert_array_equal([iio.imread(path)[::2, 1::2] for path in files], frames)
+    with pytest.raises(InputError, match="film: is there already"), video.film_writer(tmp_path / "film"):
+        pass
 
 
 def test_gif_that_cannot_be_written_is_one_clear_line(tmp_path):
