@@ -15,6 +15,7 @@ from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.plots import psnr_per_frame_png
 from cvae_tf.schedules import beta_table, teacher_forcing_ratio
 from cvae_tf.stopping import Stopped
+from cvae_tf.summary import COLLAPSED
 from cvae_tf.tables import psnr_table
 from cvae_tf.video import side_by_side, to_uint8, write_gif
 
@@ -148,15 +149,16 @@ class Progress(keras.callbacks.ProgbarLogger):
 class EpochRecord(keras.callbacks.Callback):
     """A row of ``metrics.csv`` and a readable line in the terminal for each completed epoch.
 
+    "Latent unused" in that line means less than 0.01 nats a frame: the posterior has collapsed to the prior.
+
     Attributes:
-        gdl: weight of the gradient difference in the loss.
         rows: those so far, lists of text in the order of `COLUMNS`. `Checkpoints` keeps them too: the file is only
             ever written.
     """
 
-    def __init__(self, path, num_epoch, gdl=0.0):
+    def __init__(self, config, path):
         super().__init__()
-        self.path, self.num_epoch, self.gdl = path, num_epoch, gdl
+        self.config, self.path = config, path
         self.rows = []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -167,9 +169,11 @@ class EpochRecord(keras.callbacks.Callback):
             "epoch": epoch, "seconds": round(time.monotonic() - self.began, 2)}
         self.rows.append([str(values.get(name, "")) for name in COLUMNS])
         write_csv(self.path, COLUMNS, self.rows)
-        line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
-                + (f"{self.gdl:.3g} x gd {values['gd']:.4f} + " if self.gdl else "") +
-                f"{values['beta']:.3g} x kl {values['kl']:.4g}, tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
+        unused = values["kl"] / (self.config.train_vi_len - 1) < COLLAPSED
+        line = (f"epoch {epoch + 1}/{self.config.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
+                + (f"{self.config.gdl:.3g} x gd {values['gd']:.4f} + " if self.config.gdl else "")
+                + f"{values['beta']:.3g} x kl {values['kl']:.4g}" + (" (latent unused)" if unused else "")
+                + f", tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
         if "val_psnr_prior" in values:
             line += (f"; validation {values['val_psnr_prior']:.2f} dB (posterior {values['val_psnr_posterior']:.2f}, "
                      f"copy-first {values['val_psnr_copy_first']:.2f})")

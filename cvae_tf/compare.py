@@ -92,7 +92,7 @@ def _effective(config):
     settings = dataclasses.asdict(config)
     idle = ["preset", "run_dir", "export_dir", "max_minutes", "checkpoint_minutes", "val_every"]
     if config.data_dir != STUDIO:
-        idle += ["studio_sequences", "studio_seed", "studio_variety"]
+        idle += ["studio_sequences", "studio_seed", "studio_variety", "studio_lamp"]
     if not config.fast_train:
         idle += ["fast_partial", "fast_train_epoch"]
     idle += ["F_dim", "L_dim", "D_out_dim", "batch_norm"] if config.network == "unet" else ["width"]

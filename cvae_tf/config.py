@@ -63,6 +63,7 @@ class Config:
     studio_sequences: int = _flag(4, "data", "training sequences of the studio, 630 frames each", low=1, high=1000)
     studio_seed: int = _flag(0, "data", "seed of the studio's footage", low=0, high=2**31 - 1)
     studio_variety: bool = _flag(False, "data", "studio: other clothes and lighting in each sequence")
+    studio_lamp: bool = _flag(False, "data", "studio: a lamp in the hand, in colours that the pose does not tell")
 
     network: str = _flag("unet", "network", "the efficient multi-scale network, or the lab's", choices=("unet", "lab"))
     width: int = _flag(24, "network", "unet: channels at half resolution", low=4, high=512)
@@ -70,6 +71,8 @@ class Config:
     L_dim: int = _flag(32, "network", "lab: pose (label) features", low=1, high=4096)
     N_dim: int = _flag(12, "network", "channels of the latent map", low=1, high=4096)
     D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2, high=4096)
+    prior: str = _flag("standard", "network", "of the latent: N(0, I), or (unet) learned from the frame before and the "
+                       "pose", choices=("standard", "learned"))
     batch_norm: str = _flag("inference", "network", "lab: outside training, normalise poses by the running statistics, "
                             "or by the batch as in training", choices=("inference", "train"))
 
@@ -106,6 +109,8 @@ class Config:
         if self.preset not in PRESETS:
             raise InputError(f"--preset must be one of {', '.join(PRESETS)}, received '{self.preset}'")
         if self.network == "lab":
+            if self.prior == "learned":
+                raise InputError("--prior learned needs --network unet; the lab's network has N(0, I)")
             for name, lowest in (("F_dim", 8), ("L_dim", 2), ("N_dim", 4), ("D_out_dim", 8)):
                 if getattr(self, name) < lowest:
                     raise InputError(f"--{name} must be at least {lowest} with --network lab, "

@@ -55,7 +55,7 @@ def load_footage(config, split):
         count = min(config.studio_sequences, config.max_frames // length or config.studio_sequences)
         numbers = range(1, 1 + count) if split == "train" else [0]
         sequences = studio.sequences(numbers, *size, length=length, seed=config.studio_seed,
-                                     variety=config.studio_variety)
+                                     variety=config.studio_variety, lamp=config.studio_lamp)
         frames, poses = (np.concatenate(arrays) for arrays in zip(*sequences, strict=True))
         lengths = [len(frames) for frames, _ in sequences]
         starts = np.cumsum([0, *lengths[:-1]]).tolist()

@@ -17,7 +17,7 @@ def diagonal_normal(mean, logvar):
 
 
 def standard_normal(shape):
-    """The prior p(z) = N(0, I) of that shape. It is fixed, not learned."""
+    """The fixed prior p(z) = N(0, I) of that shape."""
     return tfd.Normal(tf.zeros(shape), tf.ones(shape))
 
 

@@ -188,7 +188,8 @@ def evaluate(args):
     studio = {}
     if args.data_dir == STUDIO and (path / "config.json").is_file():  # the studio that it was trained on
         config = load_config(path / "config.json")
-        studio = dict(studio_seed=config.studio_seed, studio_variety=config.studio_variety)
+        studio = dict(studio_seed=config.studio_seed, studio_variety=config.studio_variety,
+                      studio_lamp=config.studio_lamp)
     sequences = load_sequences(args.data_dir, args.split, model.height, model.width, **studio)
     import keras  # loads slowly, as TensorFlow did
 

@@ -42,9 +42,7 @@ class CVAE(keras.Model):
     def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, gdl=0.0, clip_norm=1.0,
                  instants_at_once=16, xla=False, **kwargs):
         super().__init__(**kwargs)
-        self.network = network
-        self.seed = seed
-        self.tfr_draw = tfr_draw
+        self.network, self.seed, self.tfr_draw = network, seed, tfr_draw
         self.gradient_through_time = gradient_through_time
         self.gdl = gdl
         self.clip_norm = clip_norm
@@ -63,13 +61,28 @@ class CVAE(keras.Model):
 
     # ------------------------------------------------------------------ the transition and its two sources of z
 
-    def cell(self, context):
-        """The transition for `rollout` with an encoded context frame: previous, (pose_features, z) -> frame."""
-        return lambda previous, now: self.network.transition(previous, *now, context)
+    def cell(self, context, sample=False):
+        """The transition for `rollout` with an encoded context frame: previous, (pose_features, z) -> frame.
+
+        With ``sample``, noise N(0, I) is in the place of z, which is drawn from the prior with it.
+        """
+        def step(previous, now):
+            pose_features, z = now
+            if sample and self.network.prior_predictor is not None:
+                prior = self.prior(*tf.nest.map_structure(lambda x: x[None], (previous, pose_features)), z.shape)
+                z = prior.loc[0] + prior.scale[0] * z
+            return self.network.transition(previous, pose_features, z, context)
+        return step
 
     def posterior(self, frames, pose_features):
         """q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
         return elbo.diagonal_normal(*self.network.posterior(frames, pose_features))
+
+    def prior(self, previous, pose_features, shape):
+        """p(z_t | x_{t-1}, p_t): N(0, I) of ``shape``, or learned, for the frames (T, B, H, W, 3) that are fed."""
+        if self.network.prior_predictor is None:
+            return elbo.standard_normal(shape)
+        return elbo.diagonal_normal(*self.network.prior(previous, pose_features))
 
     # ------------------------------------------------------------------ training
 
@@ -86,72 +99,77 @@ class CVAE(keras.Model):
         """Draw the noise of the reparameterisation, N(0, I), for a batch of clips: (T-1, B, h, w, c)."""
         return elbo.standard_normal(shape).sample(seed=self._key(POSTERIOR, self.steps))
 
-    def predict_clip(self, frames, poses, context, training=True):
-        """Predict frames 1 to T-1 of a clip with z from the posterior, under teacher forcing.
+    def instants(self, frames, poses):
+        """What is needed to predict frames 1 to T-1 of (T, B, H, W, 3), by instant: a tuple of (T-1, B, ...).
 
-        Args:
-            frames, poses: (T, B, H, W, 3).
-            context: (B, H, W, 3), the context frame.
-
-        Returns:
-            ``(predictions, kl)``: (T-1, B, H, W, 3), and (T-1, B) in nats.
+        True frames before and at each, poses, noise of the posterior, and whether it is fed the true frame.
         """
-        return self._predict(frames[0], self._instants(frames, poses), context, training)
-
-    def _instants(self, frames, poses):
-        """What the instants to predict need: true frames before and at each, poses, noise, forcing: (T-1, B, ...)."""
         length, batch, height, width, _ = frames[1:].shape
         return (frames[:-1], frames[1:], poses[1:],
                 self.draw_noise((length, batch, *self.network.latent_shape(height, width))),
                 self.draw_forcing((length, batch)))
 
-    def _predict(self, before, instants, context, training=True):
-        """`predict_clip` for consecutive instants; ``before`` (B, H, W, 3) is what was generated before the first."""
+    def predict_stretch(self, before, instants, context, training=True):
+        """Predict frames with z from the posterior, under teacher forcing.
+
+        Args:
+            before: (B, H, W, 3), what was generated before the first; of a clip, its true frame 0.
+            instants: of T consecutive ones, from `instants`.
+            context: (B, H, W, 3), the context frame.
+
+        Returns:
+            ``(predictions, kl)``: (T, B, H, W, 3), and (T, B) in nats.
+        """
         true_previous, targets, poses, noise, forced = instants
         pose_features = self.network.encode_poses(poses, training=training)
         posterior = self.posterior(targets, pose_features)
-        kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(noise)))
         context = self.network.encode_context(context)
         inputs = (self.network.with_context(pose_features, context),
                   posterior.loc + posterior.scale * noise)  # the reparameterisation
         cell = self.cell(context)
+
+        def fed(earlier):  # to each instant, from what was generated for those before it
+            generated = tf.concat([before[None], earlier], 0)
+            return tf.where(forced[:, :, None, None, None], true_previous, generated)
+
+        def with_kl(previous, predictions):
+            return predictions, elbo.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(noise)))
+
         if self.gradient_through_time:
-            return rollout(cell, before, inputs, true_previous, forced, unrolled=self.xla), kl
+            predictions = rollout(cell, before, inputs, true_previous, forced, unrolled=self.xla)
+            return with_kl(fed(predictions[:-1]), predictions)
 
         # With the gradient stopped at fed-back frames, what each step is fed can be generated first, without a
         # gradient, and all steps can then run as one batch: the same loss and gradient as step by step, but faster.
         def feed_back():
-            generated = before[None]
-            if targets.shape[0] != 1:
-                earlier = tf.nest.map_structure(lambda x: x[:-1], (inputs, true_previous, forced))
-                generated = tf.concat([generated, rollout(cell, before, *earlier, unrolled=self.xla)], 0)
-            return tf.where(forced[:, :, None, None, None], true_previous, generated)
+            if targets.shape[0] == 1:
+                return fed(targets[:0])
+            earlier = tf.nest.map_structure(lambda x: x[:-1], (inputs, true_previous, forced))
+            return fed(rollout(cell, before, *earlier, unrolled=self.xla))
 
         previous = tf.stop_gradient(tf.cond(tf.reduce_all(forced), lambda: true_previous, feed_back))
-        return self._all_at_once(previous, inputs, context), kl
+        return with_kl(previous, self._all_at_once(previous, inputs, context))
 
     def _all_at_once(self, previous, inputs, context):
-        length = tf.shape(previous)[0]
-        context = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0), context)
+        context = tf.nest.map_structure(lambda x: tf.repeat(x[None], tf.shape(previous)[0], axis=0), context)
         return over_time(self.network.transition, previous, *inputs, context)
 
     def clip_gradient(self, frames, poses, context, loss_scale=1.0):
         """The terms of a clip batch's loss and the loss's gradient, by stretches of ``instants_at_once``.
 
         Args:
-            frames, poses, context: as for `predict_clip`.
+            frames, poses, context: (T, B, H, W, 3) twice, and the context frame (B, H, W, 3).
             loss_scale: factor of the gradient, so that small ones do not vanish in float16.
 
         Returns:
-            ``(mse, gd, kl, gradients)``: sums over time of means over the batch, and a tensor for each trainable
-            variable.
+            ``(mse, gd, kl, gradients)``: sums over time of means over the batch; a tensor for each trainable variable.
         """
-        instants, length = self._instants(frames, poses), frames.shape[0] - 1
+        instants, length = self.instants(frames, poses), frames.shape[0] - 1
         stretch = length if self.gradient_through_time else min(length, self.instants_at_once)
 
         def of_stretch(before, instants):
             with tf.GradientTape() as tape:
-                predictions, kl = self._predict(before, instants, context)
+                predictions, kl = self.predict_stretch(before, instants, context)
                 terms = (elbo.squared_error(instants[1], predictions),
                          elbo.gradient_difference(instants[1], predictions), kl)
                 terms = [tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in terms]
@@ -216,22 +234,19 @@ class CVAE(keras.Model):
 
     # ------------------------------------------------------------------ free running
 
-    def run_freely(self, first_frame, poses, z, pose_features=None):
+    def run_freely(self, first_frame, pose_features, z):
         """Generate the frame of each pose in turn, from one frame, which is the context too.
 
         Args:
             first_frame: (B, H, W, 3).
-            poses: (T, B, H, W, 3).
+            pose_features: of T poses, from ``network.encode_poses``.
             z: (T, B, h, w, c).
 
         Returns:
-            (T, B, H, W, 3), clipped to [0, 1]; what is fed back is not clipped, as in the lab.
+            (T, B, H, W, 3), not clipped to [0, 1], as it is fed back in the lab too.
         """
-        if pose_features is None:
-            pose_features = self.network.encode_poses(poses)
         context = self.network.encode_context(first_frame)
-        inputs = self.network.with_context(pose_features, context), z
-        return tf.clip_by_value(rollout(self.cell(context), first_frame, inputs), 0.0, 1.0)
+        return rollout(self.cell(context), first_frame, (self.network.with_context(pose_features, context), z))
 
     def generate(self, first_frame, poses, seed, temperature=1.0):
         """Free running with z from the prior, times ``temperature``: what a user gets.
@@ -240,7 +255,7 @@ class CVAE(keras.Model):
             first_frame: (B, H, W, 3).
             poses: (B, T, H, W, 3).
             seed: (2,) int32. The same seed gives the same frames.
-            temperature: scales z; 0 gives z = 0, the most likely film.
+            temperature: scales z about the prior's mean; 0 gives that mean (z = 0), the most likely film.
 
         Returns:
             (B, T, H, W, 3) in [0, 1], the frame of each pose in turn.
@@ -272,7 +287,8 @@ class CVAE(keras.Model):
             part = poses[now:now + STRETCH]
             noise = elbo.standard_normal(shape).sample(seed=tf.random.fold_in(seed, (start + now) // STRETCH))
             poses_now = self.network.with_context(self.network.encode_poses(part), context)
-            film = rollout(self.cell(context), before, (poses_now, temperature * noise[:tf.shape(part)[0]]))
+            inputs = poses_now, temperature * noise[:tf.shape(part)[0]]
+            film = rollout(self.cell(context, sample=True), before, inputs)
             return tf.ensure_shape(film[-1], before.shape), films.write(now // STRETCH, film)
 
         last, films = by_stretches(add, length, STRETCH, before, films)
@@ -293,9 +309,10 @@ class CVAE(keras.Model):
         pose_features = self.network.encode_poses(poses[1:])
         posterior = self.posterior(frames[1:], pose_features)
         z = posterior.sample(seed=seed)
-        kl = elbo.kl_divergence(posterior, elbo.standard_normal(tf.shape(z)))
-        predictions = self.run_freely(frames[0], poses[1:], z, pose_features)
-        return _swap_time(predictions), tf.transpose(kl), _swap_time(posterior.loc)
+        predictions = self.run_freely(frames[0], pose_features, z)
+        previous = tf.concat([frames[:1], predictions[:-1]], 0)
+        kl = elbo.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(z)))
+        return _swap_time(tf.clip_by_value(predictions, 0.0, 1.0)), tf.transpose(kl), _swap_time(posterior.loc)
 
 
 def _swap_time(frames):

@@ -26,8 +26,13 @@ class Network(keras.layers.Layer):
     - ``decoder_fusion`` (Decoder_Fusion): features of frame t-1 and pose t, and z_t, to one feature map
     - ``generator`` (Generator): that feature map to frame t
 
+    and may make a ``prior_predictor``, like the ``gaussian_predictor``, but of frame t-1: a learned prior
+    p(z_t | x_{t-1}, p_t) in the place of N(0, I) (SVG-LP: Denton and Fergus, 2018, arXiv:1802.07687, without its LSTM).
+
     Frames and poses are (..., H, W, 3) float32 in [0, 1].
     """
+
+    prior_predictor = None
 
     def latent_shape(self, height, width):
         """Shape (h, w, c) of z for frames of that size in pixels."""
@@ -51,8 +56,14 @@ class Network(keras.layers.Layer):
 
     def posterior(self, frames, pose_features):
         """Mean and log variance of q(z_t | x_t, p_t), each (T, B, h, w, c), for true frames (T, B, H, W, 3)."""
-        return over_time(lambda frame, pose: self.gaussian_predictor(self.frame_encoder(frame), pose),
-                         frames, pose_features)
+        return self._predict_gaussian(self.gaussian_predictor, frames, pose_features)
+
+    def prior(self, previous, pose_features):
+        """Mean and log variance of a learned p(z_t | x_{t-1}, p_t), for the frames (T, B, H, W, 3) that are fed."""
+        return self._predict_gaussian(self.prior_predictor, previous, pose_features)
+
+    def _predict_gaussian(self, predictor, frames, pose_features):
+        return over_time(lambda frame, pose: predictor(self.frame_encoder(frame), pose), frames, pose_features)
 
     def transition(self, previous, pose_features, z, context):
         """The transition cell: previous frame (B, H, W, 3), pose, z -> next frame (B, H, W, 3).
@@ -66,6 +77,8 @@ class Network(keras.layers.Layer):
         frames = tf.zeros((1, 1, *frame_shape[-3:]))
         pose_features = self.encode_poses(frames)
         z, _ = self.posterior(frames, pose_features)
+        if self.prior_predictor is not None:
+            self.prior(frames, pose_features)
         context = self.encode_context(frames[0])
         now = tf.nest.map_structure(lambda x: x[0], (frames, self.with_context(pose_features, context), z))
         self.transition(*now, context)

@@ -29,7 +29,8 @@ class Sequence:
     note: str = ""
 
 
-def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False):
+def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False,
+                   studio_lamp=False):
     """The sequences of a split, in the order of their numbers, at the size of a model's frames.
 
     Args:
@@ -37,7 +38,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         split: ``"val"``, ``"test"``, or a folder in ``data_dir`` or elsewhere. It holds ``*_img`` and ``*_label``, with
             images in them, cut where their numbers have a gap, or with a numbered folder of images for each sequence.
         height, width: of the model's frames.
-        studio_seed, studio_variety: of the studio.
+        studio_seed, studio_variety, studio_lamp: of the studio.
 
     Raises:
         InputError: a folder is missing or empty, a frame lacks its pose or a pose its true frame, an image is
@@ -47,7 +48,8 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         numbers = {"val": [0], "test": STUDIO_TEST}.get(split)
         if numbers is None:
             raise InputError(f"--split must be val or test with --data_dir {STUDIO}, received '{split}'")
-        pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety)
+        pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety,
+                                  lamp=studio_lamp)
         return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
     folder, found = split_folder(data_dir, split), []
     arrays = images.read_arrays(folder, height, width)

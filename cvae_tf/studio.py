@@ -1,6 +1,6 @@
 """The studio: synthetic footage of a person in a lit grey room, with the pose of each frame drawn beside it.
 
-    python -m cvae_tf.studio OUT [--train 4] [--seed 0] [--variety] [--frame_H 32] [--frame_W 64]
+    python -m cvae_tf.studio OUT [--train 4] [--seed 0] [--variety] [--lamp] [--frame_H 32] [--frame_W 64]
 
 writes it to disk in the lab's layout. A person moves as in `motion`; a camera projects the joints; Pillow draws the
 body in the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure function of its arguments.
@@ -20,10 +20,12 @@ from cvae_tf.files import atomic
 LENGTH = 630  # frames in a sequence, as in the lab
 
 CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
+FACE_HIDDEN = -0.5  # cosine of the yaw below which the person looks away
 PERSON = 0.74  # height of the person at z = 0 over that of the frame
 
 SKIN, HAIR = (196, 150, 124), (44, 34, 30)
 CLOTHES = (("shirt", (72, 92, 120)), ("trousers", (30, 30, 36)), ("shoes", (22, 20, 20)))
+LAMPS = ((250, 70, 50), (60, 220, 90), (70, 110, 255))
 BODY = (  # bones, thickness in body heights, what colours them
     ("left_hip", "left_knee", 0.085, "trousers"), ("left_knee", "left_ankle", 0.065, "trousers"),
     ("left_ankle", "left_toe", 0.05, "shoes"),
@@ -77,6 +79,13 @@ def _line(draw, start, end, width, colour):
         draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
 
 
+def _lamp_colours(random, hidden):
+    """Index into `LAMPS` for each frame, drawn anew whenever the lamp comes out of hiding; -1 where it is hidden."""
+    episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
+    colours = random.integers(len(LAMPS), size=len(hidden))[np.concatenate([[0], episode])]
+    return np.where(hidden, -1, colours)
+
+
 def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
     """Shadow, then the bones from the farthest to the nearest, then the head."""
     def shade(colour, depth):
@@ -92,12 +101,12 @@ def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
         draw.ellipse([x - r, y - r, x + r, y + r], fill=shade(SKIN, depths[f"{side}_wrist"][t]))
     (x, y), r = points["head"][t], 0.065 * scales["head"][t]
     draw.ellipse([x - 0.85 * r, y - r, x + 0.85 * r, y + 1.1 * r], fill=shade(HAIR, 0))
-    if facing[t, 2] > -0.5:  # the face is seen unless the person looks away
+    if facing[t, 2] > FACE_HIDDEN:  # the face is seen unless the person looks away
         x += 0.45 * r * facing[t, 0]
         draw.ellipse([x - 0.68 * r, y - 0.5 * r, x + 0.68 * r, y + 1.1 * r], fill=shade(SKIN, 0))
 
 
-def sequence(number, height, width, *, seed=0, variety=False, length=LENGTH):
+def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length=LENGTH):
     """One sequence of the studio.
 
     Args:
@@ -105,6 +114,8 @@ def sequence(number, height, width, *, seed=0, variety=False, length=LENGTH):
         height, width: of a frame, in pixels.
         seed: of the whole studio.
         variety: other clothes and lighting in each sequence, instead of the same in all.
+        lamp: a lamp in the right hand, in one of three colours, which no pose tells. Each time that it was hidden, as
+            the person looked away or was outside the frame, it has a new one.
         length: number of frames.
 
     Returns:
@@ -125,11 +136,18 @@ def sequence(number, height, width, *, seed=0, variety=False, length=LENGTH):
     points = {name: pixels for name, (pixels, _) in projected.items()}
     scales = {name: scale for name, (_, scale) in projected.items()}
     depths = {name: position[:, 2] - joints["pelvis"][:, 2] for name, position in joints.items()}
+    lamps = np.full(length, -1)
+    if lamp:
+        outside = np.abs(points["floor"][:, 0] / (over * width) - 0.5) > 0.5
+        lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (facing[:, 2] <= FACE_HIDDEN))
     room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
     frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
     for t in range(length):
         frame = room.copy()
         _draw_person(ImageDraw.Draw(frame, "RGBA"), t, points, scales, depths, colours, facing, brightness)
+        if lamps[t] >= 0:
+            (x, y), r = points["right_wrist"][t], 0.1 * scales["right_wrist"][t]
+            ImageDraw.Draw(frame).ellipse([x - r, y - r, x + r, y + r], fill=LAMPS[lamps[t]])
         frames[t] = np.asarray(frame.reduce(over))
         pose = Image.new("RGB", frame.size, "white")
         draw = ImageDraw.Draw(pose)
@@ -146,8 +164,10 @@ def sequences(numbers, height, width, **options):
 
 # ---------------------------------------------------------------------- to disk
 
-def write_tree(out, train, height, width, *, seed=0, variety=False, length=LENGTH):
+def write_tree(out, train, height, width, *, length=LENGTH, **options):
     """Write ``train`` training sequences, the validation sequence and one test sequence in the lab's layout.
+
+    ``options`` are those of `sequence`.
 
     Sequence k starts at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears only when
     it is complete.
@@ -160,7 +180,7 @@ def write_tree(out, train, height, width, *, seed=0, variety=False, length=LENGT
         raise InputError(f"{out}: exists already; choose a new folder or remove it")
     with atomic(out) as unfinished:
         for number in range(train + 2):
-            frames, poses = sequence(number, height, width, seed=seed, variety=variety, length=length)
+            frames, poses = sequence(number, height, width, length=length, **options)
             split = "val" if number == 0 else "train" if number <= train else "test"
             names = [f"frame{100_000 * number + t:08d}.png" for t in range(length)]
             below = "0" if split == "test" else ""
@@ -182,13 +202,14 @@ def main():
     parser.add_argument("--frame_W", type=int, default=64, help="frame width in pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
     parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
+    parser.add_argument("--lamp", action="store_true", help="a lamp in the hand in colours that the pose does not tell")
     args = parser.parse_args(normalise_flags(sys.argv[1:]))
     limits = dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1))
     for name, (low, high) in limits.items():
         if not low <= getattr(args, name) <= high:
             raise InputError(f"--{name} must be at least {low} and at most {high}, received {getattr(args, name)}")
     write_tree(args.out, args.train, args.frame_H, args.frame_W, seed=args.seed, variety=args.variety,
-               length=args.length)
+               lamp=args.lamp, length=args.length)
     print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, "
           f"{args.length} frames each")
 

@@ -39,7 +39,7 @@ def build_network(config):
         if config.network == "lab":
             network = LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm)
         else:
-            network = UNet(config.width, config.N_dim)
+            network = UNet(config.width, config.N_dim, config.prior)
         network.build((config.frame_H, config.frame_W, 3))
     finally:
         keras.config.set_dtype_policy(policy)
@@ -171,7 +171,7 @@ def _train(config, fresh, stack):
 
     validate = callbacks.Validation(frames, poses, config, folders,
                                     keep_best=lambda: export(folders.export))
-    record = callbacks.EpochRecord(folders.metrics, config.num_epoch, config.gdl)
+    record = callbacks.EpochRecord(config, folders.metrics)
     checkpoints = callbacks.Checkpoints(model, clips, store, validate, record, (training.checksum, validation.checksum),
                                         stop, keep_last=lambda: export(folders.last_model),
                                         check=check, minutes=config.checkpoint_minutes)

@@ -136,9 +136,15 @@ class Generator(keras.layers.Layer):
 
 
 class UNet(Network):
-    """The multi-scale network. Frame height and width must be multiples of 8."""
+    """The multi-scale network. Frame height and width must be multiples of 8.
 
-    def __init__(self, width=32, N_dim=12, **kwargs):
+    Args:
+        width: channels at half resolution.
+        N_dim: channels of the latent map.
+        prior: ``"standard"``, N(0, I), or ``"learned"``.
+    """
+
+    def __init__(self, width=32, N_dim=12, prior="standard", **kwargs):
         super().__init__(**kwargs)
         self.width, self.N_dim = width, N_dim
         self.frame_encoder = Encoder(width, dtype="float32")  # centres in float32 in mixed precision too
@@ -146,6 +152,8 @@ class UNet(Network):
         self.gaussian_predictor = GaussianPredictor(width, N_dim)
         self.decoder_fusion = DecoderFusion(width)
         self.generator = Generator(width, dtype="float32")
+        if prior == "learned":
+            self.prior_predictor = GaussianPredictor(width, N_dim)
 
     def latent_shape(self, height, width):
         return height // 8, width // 8, self.N_dim
@@ -172,9 +180,9 @@ class UNet(Network):
         _, context_parts = context
         return eighth, [pose + part[None] for pose, part in zip(pose_parts, context_parts, strict=True)]
 
-    def posterior(self, frames, pose_features):
+    def _predict_gaussian(self, predictor, frames, pose_features):
         eighth, _ = pose_features
-        return super().posterior(frames, (eighth,))
+        return super()._predict_gaussian(predictor, frames, (eighth,))
 
     def decode(self, frame_features, pose_features, z, context):
         _, (*still, still_at_full_size) = pose_features

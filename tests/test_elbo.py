@@ -28,6 +28,14 @@ def test_kl_equals_monte_carlo():
     np.testing.assert_allclose(elbo.kl_divergence(q, p)[0, 0], monte_carlo, rtol=0.01)
 
 
+def test_kl_between_two_gaussians_equals_the_closed_form():
+    (mean, logvar), (prior_mean, prior_logvar) = _posterior(), _posterior(seed=1)
+    kl = elbo.kl_divergence(elbo.diagonal_normal(mean, logvar), elbo.diagonal_normal(prior_mean, prior_logvar))
+    variance, prior_variance = np.exp(logvar), np.exp(prior_logvar)
+    closed = 0.5 * (prior_logvar - logvar - 1 + (variance + (mean - prior_mean) ** 2) / prior_variance)
+    np.testing.assert_allclose(kl, closed.sum((-3, -2, -1)), rtol=1e-5)
+
+
 def test_kl_of_equal_distributions_is_zero():
     mean, logvar = _posterior()
     q = elbo.diagonal_normal(mean, logvar)

@@ -32,22 +32,33 @@ def _reference(model, clip, forced, stop):
             pose = tf.nest.map_structure(lambda x: x[0], still)
             mean, logvar = (x[0] for x in network.posterior(frames[t:t + 1], network.encode_poses(poses[t:t + 1])))
             z_t = mean + tf.exp(0.5 * logvar) * eps[t - 1]
+            prior_mean, prior_logvar = tf.zeros_like(mean), tf.zeros_like(mean)
+            if network.prior_predictor is not None:
+                features = network.frame_encoder(fed), network.encode_poses(poses[t:t + 1])[0]
+                prior_mean, prior_logvar = network.prior_predictor(features[0], (features[1][0],))
             generated = network.decode(network.frame_encoder(fed), pose, z_t, network.encode_context(context))
             mse += tf.reduce_mean((generated - frames[t]) ** 2)
             for vertical, horizontal in [tf.image.image_gradients(generated - frames[t])]:
                 gd += tf.reduce_mean(vertical[:, :-1] ** 2) + tf.reduce_mean(horizontal[:, :, :-1] ** 2)
-            kl += -0.5 * tf.reduce_sum(1 + logvar - mean**2 - tf.exp(logvar)) / frames.shape[1]
+            kl += 0.5 * tf.reduce_sum(prior_logvar - logvar - 1 + tf.exp(logvar - prior_logvar)
+                                      + (mean - prior_mean)**2 * tf.exp(-prior_logvar)) / frames.shape[1]
         loss = mse + model.gdl * gd + beta * kl
     return loss, mse, gd, kl, tape.gradient(loss, model.trainable_variables)
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
-@pytest.mark.parametrize("through_time, at_once", [(True, 1), (False, 16), (False, 3), (False, 1)],
-                         ids=["through-time", "stopped", "3 at once", "1 at once"])
-def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, at_once):
-    model = make_model(UNet(width=4, N_dim=2), gradient_through_time=through_time, instants_at_once=at_once, gdl=0.3)
-    for weight in model.network.gaussian_predictor.out.weights:  # away from the prior, where the KL has no gradient
-        weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
+@pytest.mark.parametrize("through_time, at_once, prior", [
+    pytest.param(True, 1, "standard", id="through-time"), pytest.param(False, 16, "standard", id="stopped"),
+    pytest.param(False, 3, "standard", id="3 at once"), pytest.param(False, 1, "standard", id="1 at once"),
+    pytest.param(False, 16, "learned", id="learned prior"),
+    pytest.param(True, 1, "learned", id="learned prior, through-time", marks=pytest.mark.slow)])
+def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, at_once, prior):
+    model = make_model(UNet(width=4, N_dim=2, prior=prior), gradient_through_time=through_time,
+                       instants_at_once=at_once, gdl=0.3)
+    predictors = [model.network.gaussian_predictor] + [model.network.prior_predictor] * (prior == "learned")
+    for number, predictor in enumerate(predictors):
+        for weight in predictor.out.weights:  # away from N(0, I), where the KL has no gradient
+            weight.assign(tf.random.stateless_normal(weight.shape, [number, 1], stddev=0.1))
     model.beta.assign(0.01)
     model.teacher_forcing_ratio.assign(float(forced))
     clip = random_clip()
@@ -68,7 +79,7 @@ def test_the_gradient_is_the_same_to_the_bit_each_time():
     gradient, clip = tf.function(model.clip_gradient), random_clip(time=9, batch=3)
     *_, first = gradient(*clip)
     for _ in range(80):  # the order of a sum of three terms once depended on timing, in one call of fifteen
-        _, _, again = gradient(*clip)
+        *_, again = gradient(*clip)
         for one, other in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -88,12 +99,12 @@ def test_free_running_ignores_future_true_frames(network):
     model.teacher_forcing_ratio.assign(0.0)
     # The posterior alone may look at the target: keep it from doing so.
     model.posterior = lambda frames, pose_features: elbo.standard_normal((4, 2, *model.network.latent_shape(16, 32)))
-    before, _ = model.predict_clip(frames, poses, context, training=False)
+    before, _ = model.predict_stretch(frames[0], model.instants(frames, poses), context, training=False)
     frames[1:] = 1 - frames[1:]
-    after, _ = model.predict_clip(frames, poses, context, training=False)
+    after, _ = model.predict_stretch(frames[0], model.instants(frames, poses), context, training=False)
     np.testing.assert_array_equal(before, after)
     model.teacher_forcing_ratio.assign(1.0)
-    forced, _ = model.predict_clip(frames, poses, context, training=False)
+    forced, _ = model.predict_stretch(frames[0], model.instants(frames, poses), context, training=False)
     assert np.abs(forced - after).max() > 1e-5  # and under teacher forcing they do matter
 
 
@@ -198,12 +209,12 @@ def test_generation_depends_on_seed_and_temperature_only_through_the_latent():
     assert np.abs(model.generate(first, poses, [0, 2]) - one).max() > 0
     cold = model.generate(first, poses, [0, 1], 0.0)
     np.testing.assert_array_equal(cold, model.generate(first, poses, [5, 6], 0.0))
-    by_hand = model.run_freely(first, tf.transpose(poses, [1, 0, 2, 3, 4]),
+    by_hand = model.run_freely(first, model.network.encode_poses(tf.transpose(poses, [1, 0, 2, 3, 4])),
                                tf.zeros((STRETCH + 6, 2, *model.network.latent_shape(16, 32))))
     np.testing.assert_allclose(cold, tf.transpose(by_hand, [1, 0, 2, 3, 4]), atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2), _small_lab], ids=["unet", "lab"])
+@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2, prior="learned"), _small_lab], ids=["unet", "lab"])
 def test_a_film_in_parts_equals_one_made_at_once(network):
     model = make_model(network())
     generate, continue_film = tf.function(model.generate), tf.function(model.continue_film)
@@ -215,6 +226,27 @@ def test_a_film_in_parts_equals_one_made_at_once(network):
         parts.append(part)
     assert [part.shape[1] for part in parts] == [STRETCH, STRETCH, 3]
     np.testing.assert_allclose(tf.concat(parts, 1), expected, atol=1e-4)
+
+
+def test_a_learned_prior_is_sampled_from_the_frame_before_and_the_pose():
+    model = make_model(UNet(width=4, N_dim=2, prior="learned"))
+    network = model.network
+    for weight in network.prior_predictor.out.weights:
+        weight.assign(tf.random.stateless_normal(weight.shape, [0, 1]))
+    first, poses = tf.random.uniform((1, 16, 32, 3)), tf.random.uniform((4, 1, 16, 32, 3))
+    noise = elbo.standard_normal((STRETCH, 1, *network.latent_shape(16, 32))).sample(seed=tf.random.fold_in([0, 7], 0))
+    context, frame, expected = network.encode_context(first), first, []
+    features = network.encode_poses(poses)
+    for t in range(4):
+        eighth, parts = tf.nest.map_structure(lambda x: x[t], network.with_context(features, context))  # noqa: B023
+        mean, logvar = network.prior_predictor(network.frame_encoder(frame), (eighth,))
+        frame = network.transition(frame, (eighth, parts), mean + 0.7 * tf.exp(logvar / 2) * noise[t], context)
+        expected.append(frame[0])
+    film = model.generate(first, poses[:, 0][None], [0, 7], 0.7)[0]
+    np.testing.assert_allclose(film, np.clip(expected, 0, 1), atol=1e-5)
+    still = model.generate(first, poses[:, 0][None], [0, 8], 0.0)
+    np.testing.assert_array_equal(still, model.generate(first, poses[:, 0][None], [0, 9], 0.0))
+    assert np.abs(still[0] - film).max() > 1e-3
 
 
 def test_every_frame_of_every_film_has_noise_of_its_own():

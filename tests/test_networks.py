@@ -88,7 +88,7 @@ def test_every_weight_learns_and_shapes_fit(network):
     model = make_model(network)
     frames, poses, context = random_clip(time=3, batch=3)
     with tf.GradientTape() as tape:
-        predictions, kl = model.predict_clip(frames, poses, context)
+        predictions, kl = model.predict_stretch(frames[0], model.instants(frames, poses), context)
         loss = tf.reduce_mean(tf.square(predictions - frames[1:])) + 0.1 * tf.reduce_mean(kl)
     assert predictions.shape == (2, 3, 16, 32, 3) and kl.shape == (2, 3)
     gradients = tape.gradient(loss, model.trainable_variables)
@@ -103,5 +103,5 @@ def test_unet_copies_the_context_frame_where_its_mask_is_closed():
     kernel, bias = out.get_weights()
     out.set_weights([kernel * 0, np.array([0, 0, 0, -1e7], np.float32)])
     frames, poses, context = random_clip()
-    predictions, _ = model.predict_clip(frames, poses, context)
+    predictions, _ = model.predict_stretch(frames[0], model.instants(frames, poses), context)
     np.testing.assert_allclose(predictions, np.broadcast_to(context[None], predictions.shape), atol=1e-6)

@@ -56,6 +56,31 @@ def test_variety_changes_clothes_and_light_between_sequences():
     assert np.any(varied[0][corner] != varied[1][corner])
 
 
+def test_the_lamp_has_a_new_colour_whenever_it_was_hidden():
+    hidden = np.array([0, 0, 1, 1, 0, 0, 1, 0], bool)
+    drawn = np.array([studio._lamp_colours(np.random.default_rng(seed), hidden) for seed in range(300)])
+    np.testing.assert_array_equal(drawn == -1, np.broadcast_to(hidden, drawn.shape))
+    first, second, third = drawn[:, [0, 1]], drawn[:, [4, 5]], drawn[:, 7]
+    assert np.all(first[:, 0] == first[:, 1]) and np.all(second[:, 0] == second[:, 1])
+    for one in (first[:, 0], second[:, 0], third):
+        assert np.all(np.bincount(one) > 70)  # of 300, each of three colours
+    for one, other in ((first[:, 0], second[:, 0]), (second[:, 0], third)):
+        assert 60 < np.sum(one == other) < 140  # neither the same again nor always another
+
+
+def test_the_lamp_is_in_the_hand_and_the_pose_does_not_tell_its_colour():
+    frames, poses = studio.sequence(1, 32, 64, lamp=True, length=400)
+    plain, plain_poses = studio.sequence(1, 32, 64, length=400)
+    np.testing.assert_array_equal(poses, plain_poses)
+    changed = np.any(frames != plain, axis=-1)
+    lit = changed.any((1, 2))
+    assert 100 < lit.sum() < 400
+    assert 5 < changed[lit].sum((1, 2)).mean() < 40
+    colours = [studio.LAMPS.index(min(studio.LAMPS, key=lambda lamp: np.abs(frame[where].max(0) - lamp).sum()))
+               for frame, where in zip(frames[lit], changed[lit], strict=True)]
+    assert len(set(colours)) > 1
+
+
 def test_written_tree_reads_back_as_the_studio_itself(lab_tree):
     config = Config(data_dir=str(lab_tree))
     for split, number in (("val", 0), ("train", 1)):

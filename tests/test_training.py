@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import make_model
 
-from cvae_tf import data, training
+from cvae_tf import callbacks, data, training
 from cvae_tf.checkpoints import CheckpointFolder
 from cvae_tf.config import PRESETS, Config
 from cvae_tf.errors import InputError
@@ -61,6 +61,17 @@ def test_metrics_have_a_row_an_epoch_with_the_values_in_use(finished):
         terms = float(row["mse"]) + Config().gdl * float(row["gd"]) + float(row["beta"]) * float(row["kl"])
         assert float(row["loss"]) == pytest.approx(terms, rel=1e-5) and float(row["gd"]) > 0
     assert [row["val_psnr_prior"] == "" for row in rows] == [True, False, False]  # every second epoch, and the last
+
+
+def test_the_epochs_line_says_where_the_latent_is_unused(tmp_path, capsys):
+    record = callbacks.EpochRecord(Config(num_epoch=2, train_vi_len=5, gdl=0.0), tmp_path / "metrics.csv")
+    for epoch, kl in enumerate((4 * 0.011, 4 * 0.009)):  # nats a clip, of which 4 frames are predicted
+        record.on_epoch_begin(epoch)
+        record.on_epoch_end(epoch, {"loss": 1.5, "mse": 1.0, "gd": 3.0, "kl": kl, "beta": 0.5, "tfr": 0.0, "lr": 1e-3,
+                                    "skipped": 0})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "epoch 1/2: loss 1.5000 = mse 1.0000 + 0.5 x kl 0.044, tfr 0.00, lr 1.00e-03"
+    assert "0.5 x kl 0.036 (latent unused), tfr" in second
 
 
 def test_tensorboard_has_the_curves_and_the_films(finished):
