@@ -195,15 +195,17 @@ def plot(results, path):
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     series = (("training step, clips of {} frames", CLIPS, "frames in a clip", "training step, batch 4"),
               ("film of {} frames", FILMS, "frames of the film", "poses to GIF"),
-              ("training step, {}", ["{}x{}".format(*size) for size in SIZES], "pixels", "training step, batch 4"))
+              ("training step, {}", ["{}x{}".format(*size) for size in SIZES], "size of a frame", "training step, batch 4"))
     for axis, (name, values, label, title) in zip(axes, series, strict=True):
-        at = values if label != "pixels" else [h * w for h, w in SIZES]
+        at = values if label != "size of a frame" else [h * w for h, w in SIZES]
         found = [results[name.format(value)] for value in values]
         axis.loglog(at, [one["seconds"][0] for one in found], "o-", color="tab:blue")
         axis.set(xlabel=label, ylabel="seconds", title=title)
+        axis.set_xticks(at, [f"{value:,}" if isinstance(value, int) else value for value in values])
+        axis.set_xticks([], minor=True)
         memory = axis.twinx()
         memory.plot(at, [one["peak"] / 1e9 for one in found], "s--", color="tab:orange")
-        memory.set_ylim(0, None)
+        memory.set_ylim(0, 1.2 * max(one["peak"] / 1e9 for one in found))
         memory.set_ylabel("peak memory, GB (dashed)")
     figure.savefig(path, dpi=100)
 

@@ -20,7 +20,7 @@ from cvae_tf.files import atomic
 LENGTH = 630  # frames in a sequence, as in the lab
 
 CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
-FACE_HIDDEN = -0.5  # cosine of the yaw below which the person looks away
+FACE_HIDDEN, LAMP_HIDDEN = -0.5, 0.3  # cosine of the yaw up to which they are
 PERSON = 0.74  # height of the person at z = 0 over that of the frame
 
 SKIN, HAIR = (196, 150, 124), (44, 34, 30)
@@ -114,8 +114,8 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
         height, width: of a frame, in pixels.
         seed: of the whole studio.
         variety: other clothes and lighting in each sequence, instead of the same in all.
-        lamp: a lamp in the right hand, in one of three colours, which no pose tells. Each time that it was hidden, as
-            the person looked away or was outside the frame, it has a new one.
+        lamp: a lamp that shines ahead from the right hand, in one of three colours, which no pose tells: a new one each
+            time that it comes to be seen, after the person was turned away or outside the frame.
         length: number of frames.
 
     Returns:
@@ -139,7 +139,7 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
     lamps = np.full(length, -1)
     if lamp:
         outside = np.abs(points["floor"][:, 0] / (over * width) - 0.5) > 0.5
-        lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (facing[:, 2] <= FACE_HIDDEN))
+        lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (facing[:, 2] <= LAMP_HIDDEN))
     room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
     frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
     for t in range(length):

@@ -32,7 +32,7 @@ def _write_run(folder, config, epochs=None, offset=0.0):
         tfr = teacher_forcing_ratio(epoch, config.tfr, config.tfr_sde, config.tfr_d_step)
         mse, kl = 1 / (epoch + 1) + offset, 0.1 / (epoch + 1)
         validated = [20 - (epoch - 7) ** 2 / 10 + offset, 21 + offset, 16.0] if epoch % 2 else [""] * 3
-        rows.append([epoch, mse + betas[epoch] * kl, mse, kl, betas[epoch], tfr, 1e-3, 1, *validated, 0, 6.0])
+        rows.append([epoch, mse + betas[epoch] * kl, mse, kl, betas[epoch], tfr, 1e-3, 1, *validated, 0, 6.0, 0.5])
     write_csv(folders.metrics, COLUMNS, rows)
     if len(rows) > 1:
         write_csv(folders.psnr_per_frame, ["frame", "psnr_prior", "psnr_posterior", "psnr_copy_first"],
