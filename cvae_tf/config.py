@@ -93,7 +93,7 @@ class Config:
 
     batch_size: int = _flag(4, "optimiser", "clips in a batch", low=1, high=65_536)
     optim: str = _flag("AdamW", "optimiser", "optimiser", choices=("Adam", "AdamW"))
-    lr: float = _flag(1e-3, "optimiser", "learning rate at its highest")
+    lr: float = _flag(2e-3, "optimiser", "learning rate at its highest")
     lr_schedule: str = _flag("cosine", "optimiser", "constant; milestones: divided by 10 from epoch 2 and by 100 from "
                              "epoch 5, as in the lab; cosine: a short climb, then down to 1%",
                              choices=("constant", "milestones", "cosine"))
@@ -151,7 +151,7 @@ PRESETS = {
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0),
     # One run of the seed's study, small: its schedules over its 70 epochs, on few steps each.
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
-                  kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0),
+                  kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, lr=1e-3),
     # What works best on the lab's data.
     "best": dict(num_epoch=70, val_every=10, width=32),
 }
