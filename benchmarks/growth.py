@@ -193,9 +193,10 @@ def plot(results, path):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    sizes = ["{}x{}".format(*size) for size in SIZES]
     series = (("training step, clips of {} frames", CLIPS, "frames in a clip", "training step, batch 4"),
               ("film of {} frames", FILMS, "frames of the film", "poses to GIF"),
-              ("training step, {}", ["{}x{}".format(*size) for size in SIZES], "size of a frame", "training step, batch 4"))
+              ("training step, {}", sizes, "size of a frame", "training step, batch 4"))
     for axis, (name, values, label, title) in zip(axes, series, strict=True):
         at = values if label != "size of a frame" else [h * w for h, w in SIZES]
         found = [results[name.format(value)] for value in values]

@@ -39,12 +39,13 @@ def _footage(config):
     return data.training_clips(config, data.load_footage(config, "train")), frames, poses
 
 
-def best(config):
-    """The preset, step after step: its tasks by name."""
+def best(config, model_folder):
+    """The preset, step after step: its tasks by name. The last exports it to ``model_folder``."""
     import numpy as np
     import tensorflow as tf
 
     from cvae_tf.callbacks import EpochSchedules
+    from cvae_tf.export import save_model
     from cvae_tf.metrics import psnr_per_frame
     from cvae_tf.training import build_model
 
@@ -69,12 +70,17 @@ def best(config):
         prediction = film(frames[None, 0], poses[None, 1:], tf.constant([0, 0]))[0].numpy()
         return float(np.mean(psnr_per_frame(frames[1:], prediction)))
 
+    def export():
+        save_model(model, model_folder, config)
+        return True
+
     validate()
-    return {"train": lambda: _for_a_turn(step), "validate": validate}
+    train_step.get_concrete_function(clips.dataset(0, 1).element_spec)  # building graphs does not count
+    return {"train": lambda: _for_a_turn(step), "validate": validate, "export": export}
 
 
-def template(config):
-    """The lab's network and loop: its tasks by name."""
+def template(config, model_folder):
+    """The lab's network and loop: its tasks by name; it has nothing to export."""
     import numpy as np
     import torch
     import torch_lab
@@ -121,7 +127,7 @@ def _run(args):
     """Train all sides; returns for each a list of ``{minutes, steps, psnr}``."""
     from throughput import Side
 
-    flags = [f"--data_dir={args.data_dir}", f"--num_epoch={args.num_epoch}", f"--seed={args.seed}"]
+    flags = [f"--out={args.out}", f"--data_dir={args.data_dir}", f"--num_epoch={args.num_epoch}", f"--seed={args.seed}"]
     cores = sorted(os.sched_getaffinity(0))
     half = len(cores) // 2
     sides = {}
@@ -140,6 +146,7 @@ def _run(args):
                     continue
                 curves[name].append({"minutes": seconds / 60, "steps": steps, "psnr": answer})
                 print(f"{name}: {seconds / 60:.1f} minutes, {steps} steps, {answer:.2f} dB", flush=True)
+    sides["best"]("export")
     for side in sides.values():
         side.close()
     return curves
@@ -167,7 +174,7 @@ def main():
     parser.add_argument("--num_epoch", type=int, default=70, help="of best")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--together", action="store_true", help="both at once, each on half of the cores")
-    parser.add_argument("--out", default="quality_for_time", help="folder for the .json and .png")
+    parser.add_argument("--out", default="quality_for_time", help="folder for .json, .png and the exported best")
     parser.add_argument("--cores", help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -179,7 +186,7 @@ def main():
         os.sched_setaffinity(0, map(int, args.cores.split(",")))  # before the libraries count the cores
         config = Config(**PRESETS["best"] | {"preset": "best", "data_dir": args.data_dir, "seed": args.seed,
                                              "num_epoch": args.num_epoch})
-        serve(lambda: globals()[args.serve](config))
+        serve(lambda: globals()[args.serve](config, Path(args.out) / "best"))
         return
     curves = _run(args)
     out = Path(args.out)

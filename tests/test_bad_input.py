@@ -63,7 +63,7 @@ FLAGS = [
     (["--frame_W", "4096"], "--frame_W must be at most 1024"),
     (["--width", "100000"], "--width must be at most 512"),
     (["--network", "gan"], "--network must be one of unet, lab"),
-    (["--network", "lab", "--prior", "learned"], "--prior learned needs --network unet; the lab's network has N(0, I)"),
+    (["--network", "lab", "--prior", "learned"], "--prior learned needs --network unet; the lab's network has N"),
     (["--network", "lab", "--F_dim", "4"], "--F_dim must be at least 8 with --network lab"),
     (["--kl_anneal_type", "Sometimes"], "--kl_anneal_type must be one of Cyclical, Monotonic, WithoutKL"),
     (["--kl_anneal_ratio=-1"], "--kl_anneal_ratio must be at least 0"),
