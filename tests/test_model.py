@@ -182,8 +182,9 @@ def test_no_coin_falls_on_the_wrong_side_at_zero_and_one():
             assert np.all(model.draw_forcing((5, 2)).numpy() == bool(ratio))
 
 
-@pytest.mark.parametrize("where, network", [(0, lambda: UNet(width=4, N_dim=2)), (1, _small_lab)],
-                         ids=["frame-unet", "pose-lab"])
+@pytest.mark.parametrize("where, network", [
+    pytest.param(0, lambda: UNet(width=4, N_dim=2), id="frame-unet"),
+    pytest.param(1, _small_lab, id="pose-lab", marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_is_skipped_and_counted(where, network):
     model = make_model(network())
     step = tf.function(model.train_step)
