@@ -33,6 +33,8 @@ class Config:
     preset: str = _flag("demo", "run", "named settings that the other flags override")
     run_dir: str = _flag("", "run", "folder of the run; an existing run is continued [runs/PRESET-N]")
     export_dir: str = _flag("", "run", "folder of the exported SavedModel [saved_models/NAME-OF-RUN]")
+    init_from: str = _flag("", "run", "folder of an exported model to begin with its weights, such as "
+                           "saved_models/studio")
     num_epoch: int = _flag(16, "run", "number of epochs", low=1, high=10_000)
     steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many clips as fit the data once", low=0,
                                  high=100_000)

@@ -1,9 +1,11 @@
-"""The model as a SavedModel that runs without this project's code."""
+"""The model as a SavedModel that runs without this project's code; and its weights back into a network."""
+
+from pathlib import Path
 
 import tensorflow as tf
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import CHECKSUMS, atomic, write_checksums
+from cvae_tf.files import CHECKSUMS, atomic, check_checksums, write_checksums
 
 # What an exported model's folder holds.
 MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "config.json", CHECKSUMS)
@@ -56,3 +58,24 @@ def save_model(model, path, config):
             raise InputError(f"{path}: cannot be written ({error.message.rpartition('; ')[2]})") from error
         (unfinished / "config.json").write_text(config.to_json())
         write_checksums(unfinished)
+
+
+def load_weights(network, path):
+    """Give a built network the weights of the exported model at ``path``.
+
+    Raises:
+        InputError: there is no such model, it is damaged, or its weights are of other shapes.
+    """
+    if not (Path(path) / "saved_model.pb").is_file():
+        raise InputError(f"{path}: no SavedModel in this folder; train one with python train.py")
+    check_checksums(path)
+    try:
+        reader = tf.train.load_checkpoint(str(Path(path) / "variables" / "variables"))
+        weights = [reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(len(network.weights))]
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: its weights cannot be read ({reason}); export it again") from error
+    further = reader.has_tensor(f"weights/{len(weights)}/.ATTRIBUTES/VARIABLE_VALUE")
+    if further or [weight.shape for weight in weights] != [tuple(weight.shape) for weight in network.weights]:
+        raise InputError(f"{path}: its weights are not those of the network in its config.json; export it again")
+    network.set_weights(weights)

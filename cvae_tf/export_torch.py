@@ -44,15 +44,11 @@ def export_torch(args):
         raise InputError(f"{model}: its network is '{config.network}'; the template loads only the lab's")
     import_pytorch()  # rather now than after TensorFlow
     from cvae_tf.training import build_network  # isort: skip  # first: it quietens TensorFlow, whose import takes seconds
+    from cvae_tf.export import load_weights
     from cvae_tf.lab_checkpoint import state_of
-    from cvae_tf.prediction import Generator
 
-    weights = Generator(model).weights
     network = build_network(config)
-    if [tuple(weight.shape) for weight in weights] != [tuple(variable.shape) for variable in network.weights]:
-        raise InputError(f"{model}: its weights are not those of the network in its config.json; export it again")
-    for variable, weight in zip(network.weights, weights, strict=True):
-        variable.assign(weight)
+    load_weights(network, model)
     number = re.search(r"epoch=(\d+)", out.name)
     last_epoch = int(number[1]) if number else config.num_epoch - 1
     tfr = teacher_forcing_ratio(last_epoch, config.tfr, config.tfr_sde, config.tfr_d_step)

@@ -61,14 +61,6 @@ class Generator:
         self._path = path
         self.height, self.width = self._generate.structured_input_signature[1]["first_frame"].shape[1:3]
 
-    @property
-    def weights(self):
-        """The network's variables, in the order of ``Network.weights``."""
-        try:
-            return list(self._loaded.weights)
-        except AttributeError as error:
-            raise InputError("this SavedModel does not list its weights; export it again") from error
-
     def __call__(self, first_frame, poses, seed=0, temperature=1.0):
         """Generate one film.
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: its notes are not for users
 
@@ -18,9 +19,9 @@ from tensorboard.plugins.hparams import api as hparams  # noqa: E402
 from cvae_tf import callbacks, data  # noqa: E402
 from cvae_tf.adam import Adam  # noqa: E402
 from cvae_tf.checkpoints import CheckpointFolder  # noqa: E402
-from cvae_tf.config import load_config  # noqa: E402
+from cvae_tf.config import Config, load_config  # noqa: E402
 from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, stop_printing  # noqa: E402
-from cvae_tf.export import MODEL_FILES, save_model  # noqa: E402
+from cvae_tf.export import MODEL_FILES, load_weights, save_model  # noqa: E402
 from cvae_tf.files import atomic, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
@@ -95,12 +96,21 @@ def _learning_rate(config, clips):
 
 FREE = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "checkpoint_minutes", "val_every", "lr",
         "batch_norm"}  # may change when a run continues
+FIXED = Config.__dataclass_fields__.keys() - FREE
 
 
-def _differences(saved, config):
-    return "; ".join(sorted(f"--{name} {getattr(saved, name)}, now {getattr(config, name)}"
-                            for name in saved.__dataclass_fields__.keys() - FREE
+def _differences(saved, config, names=FIXED):
+    return "; ".join(sorted(f"--{name} {getattr(saved, name)}, now {getattr(config, name)}" for name in names
                             if getattr(saved, name) != getattr(config, name)))
+
+
+def _check_beginning(config):
+    """Refuse to begin with the weights of another network."""
+    if config.init_from:
+        shaping = {spec.name for spec in dataclasses.fields(Config) if spec.metadata["group"] == "network"} & FIXED
+        differ = _differences(load_config(Path(config.init_from) / "config.json"), config, shaping)
+        if differ:
+            raise InputError(f"{config.init_from}: is a model of {differ}; give the same")
 
 
 def _check_run(config, folders):
@@ -176,6 +186,8 @@ def _train(config, fresh, stack):
                                         stop, keep_last=lambda: export(folders.last_model),
                                         check=check, minutes=config.checkpoint_minutes)
     first_step, last_step = checkpoints.restore(), clips.first_step(config.num_epoch)
+    if config.init_from and not first_step:
+        load_weights(model.network, config.init_from)
     _check_state(config, folders, clips, first_step, validate)
     if not folders.config.exists() or folders.config.read_text() != config.to_json():
         with atomic(folders.config) as unfinished:
@@ -224,6 +236,8 @@ def _open(config, fresh, stack):
     training, validation = data.load_footage(config, "train"), data.load_footage(config, "val")
     data.training_clips(config, training)
     validation.longest(config.val_vi_len)
+    if not continued:
+        _check_beginning(config)
     if fresh:
         for path in set_aside(folders):
             print(f"what was there is kept as {path}", flush=True)

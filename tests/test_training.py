@@ -1,7 +1,9 @@
 """The whole run, in this process: what it writes, and that it continues exactly."""
 
 import csv
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -170,6 +172,34 @@ def test_a_finished_run_is_left_as_it_is(finished, capsys):
 def test_a_run_refuses_another_network(finished):
     with pytest.raises(InputError, match="begun with --width 4, now 8; give the same"):
         training.train(_config(finished, width=8))
+
+
+def _exported_weights(model):
+    reader = tf.train.load_checkpoint(str(model / "variables" / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith("weights")}
+
+
+def test_a_run_begins_with_the_weights_of_an_exported_model_and_continues_without_it(finished, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(finished / "model", start)
+    config = _config(tmp_path, init_from=str(start), lr=1e-30, seed=5)  # so that it ends with what it began with
+    training.train(config)
+    begun, ended = _exported_weights(start), _exported_weights(tmp_path / "run" / "last_model")
+    assert begun.keys() == ended.keys() and len(begun) > 40
+    for name, weight in begun.items():
+        np.testing.assert_array_equal(weight, ended[name])
+
+    shutil.rmtree(start)
+    training.train(dataclasses.replace(config, num_epoch=4))
+    assert len(_rows(tmp_path)) == 4
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(finished, tmp_path):
+    with pytest.raises(InputError, match=r"is a model of --width 4, now 8; give the same"):
+        training.train(_config(tmp_path, init_from=str(finished / "model"), width=8))
+    with pytest.raises(InputError, match="cannot be read"):
+        training.train(_config(tmp_path, init_from=str(tmp_path / "nothing")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_without_validation_data_is_refused_before_it_begins(lab_tree, tmp_path):
