@@ -1,9 +1,9 @@
-"""One film of many sequences' poses: ``python benchmarks/long_rollout.py [--model DIR] [--data_dir DIR] [--split val]``.
+"""One film of many sequences' poses: ``python benchmarks/long_rollout.py [--model DIR] [--data_dir DIR] [--split S]``.
 
 The poses of ``--sequences`` sequences, in turn and again from the first where there are fewer, are generated in one
 rollout from the first frame of the first. Each is scored beside a film of its own poses alone, from the same first
-frame: where the long film is not worse, it is the poses that are hard, and not the age of the rollout. Exit code 1 where
-a pixel is not finite.
+frame: where the long film is not worse, it is the poses that are hard, not the age of the rollout. Exit code 1 where a
+pixel is not finite.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def main():
     args = parser.parse_args()
     config, generator = load_config(Path(args.model) / "config.json"), Generator(args.model)
     found = sequences.load_sequences(args.data_dir, args.split, generator.height, generator.width,
-                                     studio_seed=config.studio_seed, studio_variety=config.studio_variety)
+                                     studio_seed=config.studio_seed, studio_variety=config.studio_variety,
+                                     studio_lamp=config.studio_lamp)
     turns = [found[k % len(found)] for k in range(args.sequences)]
     frames, poses = (np.concatenate([images.to_float(getattr(turn, kind)) for turn in turns])
                      for kind in ("frames", "poses"))
@@ -53,7 +54,7 @@ def main():
     before = megabytes()
     film = long_film(generator, frames[0], poses[1:], args.seed)
     scores = np.split(psnr_per_frame(frames[1:], film), np.cumsum([len(turn.poses) for turn in turns])[:-1] - 1)
-    rows = [[f"{turn.name}", f"{score[-len(alone[turn.name]):].mean():.2f}", f"{alone[turn.name].mean():.2f}"]
+    rows = [[turn.name, f"{score[-len(alone[turn.name]):].mean():.2f}", f"{alone[turn.name].mean():.2f}"]
             for turn, score in zip(turns, scores, strict=True)]
     print(markdown(["sequence", "in the long film, dB", "alone, dB"], rows))
     finite = np.isfinite(film).all()
