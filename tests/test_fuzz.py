@@ -68,7 +68,13 @@ def _invalid(name):
     return st.one_of(wrong)
 
 
-CONFIGS = st.fixed_dictionaries({}, optional={name: _valid(name) for name in FIELDS})
+def _agree(values):
+    """Whether the flags fit each other: the lab's network has no learned prior."""
+    network = values.get("network", PRESETS[values.get("preset", "demo")].get("network", "unet"))
+    return network == "unet" or values.get("prior") != "learned"
+
+
+CONFIGS = st.fixed_dictionaries({}, optional={name: _valid(name) for name in FIELDS}).filter(_agree)
 
 
 def _words(values):
