@@ -10,6 +10,7 @@ from conftest import make_model, random_clip
 
 from cvae_tf.config import Config
 from cvae_tf.data import Clips
+from cvae_tf.export import load_weights
 from cvae_tf.lab_network import LabNetwork
 from cvae_tf.model import CVAE
 from cvae_tf.prediction import Generator
@@ -124,7 +125,7 @@ def test_a_model_trained_in_16_bits_is_exported_in_float32(tmp_path):
     generate = Generator(tmp_path / "model")
     frame, poses = np.random.default_rng(0).random((2, 3, 32, 64, 3), np.float32)
     network = build_network(dataclasses.replace(config, precision="float32"))
-    network.set_weights([weight.numpy() for weight in generate.weights])
+    load_weights(network, tmp_path / "model")
     expected = CVAE(network).generate(frame[None, 0], poses[None], tf.constant([0, 0]))[0]
     np.testing.assert_allclose(generate(frame[0], poses), expected, atol=1e-5)
 
