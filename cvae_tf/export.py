@@ -5,7 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import CHECKSUMS, atomic, check_checksums, write_checksums
+from cvae_tf.files import CHECKSUMS, atomic, check_model, write_checksums
 
 # What an exported model's folder holds.
 MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "config.json", CHECKSUMS)
@@ -66,9 +66,7 @@ def load_weights(network, path):
     Raises:
         InputError: there is no such model, it is damaged, or its weights are of other shapes.
     """
-    if not (Path(path) / "saved_model.pb").is_file():
-        raise InputError(f"{path}: no SavedModel in this folder; train one with python train.py")
-    check_checksums(path)
+    check_model(path)
     try:
         reader = tf.train.load_checkpoint(str(Path(path) / "variables" / "variables"))
         weights = [reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(len(network.weights))]

@@ -98,6 +98,17 @@ def write_checksums(folder):
     (Path(folder) / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
+def check_model(folder):
+    """Refuse a folder that holds no exported model, or a damaged one.
+
+    Raises:
+        InputError: there is none, or `check_checksums` finds damage.
+    """
+    if not (Path(folder) / "saved_model.pb").is_file():
+        raise InputError(f"{folder}: no SavedModel in this folder; train one with python train.py")
+    check_checksums(folder)
+
+
 def check_checksums(folder):
     """Compare a folder with its ``checksums.txt``, if it has one.
 

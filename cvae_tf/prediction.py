@@ -14,7 +14,7 @@ import numpy as np
 from cvae_tf import images, studio
 from cvae_tf.config import STUDIO, normalise_flags, parser_for
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic, check_checksums, check_writable, write_csv
+from cvae_tf.files import atomic, check_model, check_writable, write_csv
 from cvae_tf.metrics import psnr_per_frame
 from cvae_tf.tables import psnr_table
 from cvae_tf.video import WRITERS, film_writer, side_by_side
@@ -32,9 +32,7 @@ class Generator:
     """
 
     def __init__(self, path):
-        if not (Path(path) / "saved_model.pb").is_file():
-            raise InputError(f"{path}: no SavedModel in this folder; train one with python train.py")
-        check_checksums(path)
+        check_model(path)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf  # slow: not for --help, a mistyped flag or folder
 

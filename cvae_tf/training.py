@@ -22,7 +22,7 @@ from cvae_tf.checkpoints import CheckpointFolder  # noqa: E402
 from cvae_tf.config import Config, load_config  # noqa: E402
 from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, stop_printing  # noqa: E402
 from cvae_tf.export import MODEL_FILES, load_weights, save_model  # noqa: E402
-from cvae_tf.files import atomic, check_replaceable  # noqa: E402
+from cvae_tf.files import atomic, check_model, check_replaceable  # noqa: E402
 from cvae_tf.lab_network import LabNetwork  # noqa: E402
 from cvae_tf.model import CVAE  # noqa: E402
 from cvae_tf.runs import claim, locked, run_folders, set_aside  # noqa: E402
@@ -105,8 +105,9 @@ def _differences(saved, config, names=FIXED):
 
 
 def _check_beginning(config):
-    """Refuse to begin with the weights of another network."""
+    """Refuse to begin with the weights of another network, of a damaged model or of none."""
     if config.init_from:
+        check_model(config.init_from)
         shaping = {spec.name for spec in dataclasses.fields(Config) if spec.metadata["group"] == "network"} & FIXED
         differ = _differences(load_config(Path(config.init_from) / "config.json"), config, shaping)
         if differ:
