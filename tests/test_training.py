@@ -179,6 +179,7 @@ def _exported_weights(model):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith("weights")}
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_an_exported_model_and_continues_without_it(finished, tmp_path):
     start = tmp_path / "start"
     shutil.copytree(finished / "model", start)
