@@ -65,7 +65,7 @@ class Config:
     studio_sequences: int = _flag(4, "data", "training sequences of the studio, 630 frames each", low=1, high=1000)
     studio_seed: int = _flag(0, "data", "seed of the studio's footage", low=0, high=2**31 - 1)
     studio_variety: bool = _flag(False, "data", "studio: other clothes and lighting in each sequence")
-    studio_lamp: bool = _flag(False, "data", "studio: a lamp in the hand, in colours that the pose does not tell")
+    studio_lamp: bool = _flag(False, "data", "studio: a lamp on his shirt, in colours that the pose does not tell")
 
     network: str = _flag("unet", "network", "the efficient multi-scale network, or the lab's", choices=("unet", "lab"))
     width: int = _flag(24, "network", "unet: channels at half resolution", low=4, high=512)

@@ -25,7 +25,7 @@ PERSON = 0.74  # height of the person at z = 0 over that of the frame
 
 SKIN, HAIR = (196, 150, 124), (44, 34, 30)
 CLOTHES = (("shirt", (72, 92, 120)), ("trousers", (30, 30, 36)), ("shoes", (22, 20, 20)))
-LAMPS = ((250, 70, 50), (60, 220, 90), (70, 110, 255))
+LAMPS = ((225, 60, 50), (60, 190, 80), (60, 90, 230))
 BODY = (  # bones, thickness in body heights, what colours them
     ("left_hip", "left_knee", 0.085, "trousers"), ("left_knee", "left_ankle", 0.065, "trousers"),
     ("left_ankle", "left_toe", 0.05, "shoes"),
@@ -80,7 +80,7 @@ def _line(draw, start, end, width, colour):
 
 
 def _lamp_colours(random, hidden):
-    """Index into `LAMPS` for each frame, drawn anew whenever the lamp comes out of hiding; -1 where it is hidden."""
+    """Index into `LAMPS` for each frame, drawn anew whenever he comes out of hiding; -1 where he is hidden from it."""
     episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
     colours = random.integers(len(LAMPS), size=len(hidden))[np.concatenate([[0], episode])]
     return np.where(hidden, -1, colours)
@@ -114,8 +114,8 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
         height, width: of a frame, in pixels.
         seed: of the whole studio.
         variety: other clothes and lighting in each sequence, instead of the same in all.
-        lamp: a lamp that shines ahead from the right hand, in one of three colours, which no pose tells: a new one each
-            time that it comes to be seen, after the person was turned away or outside the frame.
+        lamp: a lamp beside the camera that colours his shirt while he faces it, in one of three colours, which no pose
+            tells: a new one each time, after he was turned away or outside the frame.
         length: number of frames.
 
     Returns:
@@ -144,10 +144,8 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
     frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
     for t in range(length):
         frame = room.copy()
-        _draw_person(ImageDraw.Draw(frame, "RGBA"), t, points, scales, depths, colours, facing, brightness)
-        if lamps[t] >= 0:
-            (x, y), r = points["right_wrist"][t], 0.1 * scales["right_wrist"][t]
-            ImageDraw.Draw(frame).ellipse([x - r, y - r, x + r, y + r], fill=LAMPS[lamps[t]])
+        lit = {"shirt": LAMPS[lamps[t]]} if lamps[t] >= 0 else {}
+        _draw_person(ImageDraw.Draw(frame, "RGBA"), t, points, scales, depths, colours | lit, facing, brightness)
         frames[t] = np.asarray(frame.reduce(over))
         pose = Image.new("RGB", frame.size, "white")
         draw = ImageDraw.Draw(pose)
@@ -202,7 +200,7 @@ def main():
     parser.add_argument("--frame_W", type=int, default=64, help="frame width in pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
     parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
-    parser.add_argument("--lamp", action="store_true", help="a lamp in the hand in colours that the pose does not tell")
+    parser.add_argument("--lamp", action="store_true", help="a lamp on his shirt, in colours that no pose tells")
     args = parser.parse_args(normalise_flags(sys.argv[1:]))
     limits = dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1))
     for name, (low, high) in limits.items():
