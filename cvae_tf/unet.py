@@ -105,17 +105,37 @@ class DecoderFusion(keras.layers.Layer):
         self.ups = [Up(width * scale) for scale in (2, 1)]
 
     def call(self, frame_features, still, z):
-        x = z
+        x, levels = z, []
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
                 x = self.ups[level - 1](x)
             moving = tf.concat([x, frame_features[-1 - level]], -1)
             x = block(merge(moving, still[level]))
-        return x  # (B, H/2, W/2, width)
+            levels.append(x)
+        return levels  # from (B, H/8, W/8, 3 width) to (B, H/2, W/2, width)
+
+
+class Sketch(keras.layers.Layer):
+    """What the feature maps at 1/8, 1/4 and 1/2 say of the result, each over the one before: (B, H, W, channels).
+
+    Without it everything passes through the few channels at full size, and training gives those to edges first; with
+    it, what is coarse is learned where few pixels have to know it. A 1x1 convolution joins each level, as in the skip
+    generator of Karras et al., 2020, arXiv:1912.04958.
+    """
+
+    def __init__(self, channels, levels, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = [keras.layers.Conv2D(4 * channels, 1, dtype=self.dtype) for _ in range(levels)]  # 4: of 2x2 pixels
+
+    def call(self, levels):
+        sketch = levels[0][..., :0]
+        for head, features in zip(self.heads, levels, strict=True):
+            sketch = tf.nn.depth_to_space(head(tf.concat([features, sketch], -1)), 2)
+        return sketch
 
 
 class Generator(keras.layers.Layer):
-    """Fused features, pose and context frame in full resolution -> the composed next frame (B, H, W, 3).
+    """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
     In mixed precision too the frame is composed in float32: 16 bits have fewer steps than a pixel.
     """
@@ -126,9 +146,11 @@ class Generator(keras.layers.Layer):
         inputs = width // 2 + 6
         self.merge = Merge(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs))
         self.out = keras.layers.Conv2D(4, 3, padding="same", dtype="float32")
+        self.sketch = Sketch(4, levels=3, dtype="float32")
 
     def call(self, fused, still, context_frame):
-        rgb, mask = tf.split(self.out(self.merge(self.up(fused), still)), [3, 1], axis=-1)
+        details = self.out(self.merge(self.up(fused[-1]), still))
+        rgb, mask = tf.split(self.sketch(fused) + details, [3, 1], axis=-1)
         # Unlike a sigmoid's, the tails of this mask keep a gradient. Copying the context frame everywhere is an easy
         # first answer, and a closed sigmoid never opens again: a run at a high learning rate stayed there for ever.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)

@@ -4,7 +4,7 @@ import tensorflow as tf
 from conftest import make_model, random_clip
 
 from cvae_tf.lab_network import DepthConv, LabNetwork, ResidualBlock
-from cvae_tf.unet import UNet
+from cvae_tf.unet import Sketch, UNet
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,26 @@ def test_unet_copies_the_context_frame_where_its_mask_is_closed():
     model = make_model(UNet(width=4, N_dim=2))
     out = model.network.generator.out
     kernel, bias = out.get_weights()
-    out.set_weights([kernel * 0, np.array([0, 0, 0, -1e7], np.float32)])
+    out.set_weights([kernel, np.array([0, 0, 0, -1e7], np.float32)])
     frames, poses, context = random_clip()
     predictions, _ = model.predict_stretch(frames[0], model.instants(frames, poses), context)
     np.testing.assert_allclose(predictions, np.broadcast_to(context[None], predictions.shape), atol=1e-6)
+
+
+def test_the_sketch_puts_each_level_over_the_one_before():
+    random = np.random.default_rng(0)
+    levels = [random.standard_normal((1, 2 * 2**k, 3 * 2**k, 5 - k)).astype(np.float32) for k in range(3)]
+    sketch = Sketch(2, levels=3)
+    drawn = sketch(levels).numpy()
+    assert drawn.shape == (1, 16, 24, 2)
+    expected = np.zeros((2, 3, 0), np.float32)
+    for head, features in zip(sketch.heads, levels, strict=True):
+        kernel, bias = head.get_weights()
+        height, width = features.shape[1:3]
+        below, expected = expected, np.empty((2 * height, 2 * width, 2), np.float32)
+        for y in range(2 * height):
+            for x in range(2 * width):
+                seen = np.concatenate([features[0, y // 2, x // 2], below[y // 2, x // 2]])
+                place = 2 * (2 * (y % 2) + x % 2)
+                expected[y, x] = (seen @ kernel[0, 0] + bias)[place:place + 2]
+    np.testing.assert_allclose(drawn[0], expected, atol=1e-5)
