@@ -29,7 +29,8 @@ class EpochSchedules(keras.callbacks.Callback):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.betas = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio)
+        self.betas = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio,
+                                config.kl_anneal_start)
 
     def on_epoch_begin(self, epoch, logs=None):
         c = self.config

@@ -19,7 +19,7 @@ from cvae_tf.runs import RunFolders
 from cvae_tf.tables import markdown
 
 FORCING = ("tfr", "tfr_d_step", "tfr_sde", "tfr_draw")
-ANNEALING = ("kl_anneal_type", "kl_anneal_cycle", "kl_anneal_ratio")
+ANNEALING = ("kl_anneal_type", "kl_anneal_cycle", "kl_anneal_ratio", "kl_anneal_start")
 SETTINGS = tuple(dict.fromkeys([*FORCING, *ANNEALING, *(spec.name for spec in dataclasses.fields(Config))]))
 FIGURES = ("1_training_loss_by_teacher_forcing", "2_validation_psnr_by_annealing",
            "2_validation_psnr_by_teacher_forcing", "3_training_loss_by_annealing", "4_beta", "5_psnr_per_frame",

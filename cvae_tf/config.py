@@ -65,7 +65,7 @@ class Config:
     studio_sequences: int = _flag(4, "data", "training sequences of the studio, 630 frames each", low=1, high=1000)
     studio_seed: int = _flag(0, "data", "seed of the studio's footage", low=0, high=2**31 - 1)
     studio_variety: bool = _flag(False, "data", "studio: other clothes and lighting in each sequence")
-    studio_lamp: bool = _flag(False, "data", "studio: a lamp on his shirt, in colours that the pose does not tell")
+    studio_lamp: bool = _flag(False, "data", "studio: a lamp in the hand colours the shirt, as no pose tells")
 
     network: str = _flag("unet", "network", "the efficient multi-scale network, or the lab's", choices=("unet", "lab"))
     width: int = _flag(24, "network", "unet: channels at half resolution", low=4, high=512)
@@ -81,6 +81,9 @@ class Config:
     kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of the KL weight beta", choices=KL_ANNEAL_TYPES)
     kl_anneal_cycle: int = _flag(7, "objective", "cycles of Cyclical over all epochs", low=1, high=10_000)
     kl_anneal_ratio: float = _flag(1e-3, "objective", "beta at the top of a cycle; all the time with WithoutKL", low=0)
+    kl_anneal_start: int = _flag(0, "objective", "epochs before the schedule of beta begins, in which it is 0", low=0)
+    narrow_posterior: bool = _flag(False, "objective", "unet: the posterior begins narrow, so that z says something "
+                                   "from the first step; beta should begin at 0 then")
     gdl: float = _flag(2.0, "objective", "weight of the squared error of the differences between neighbouring pixels",
                        low=0)
     tfr: float = _flag(0.0, "objective", "teacher-forcing ratio at first: 1 feeds true frames, 0 runs freely",

@@ -23,8 +23,9 @@ class Network(keras.layers.Layer):
     - ``pose_encoder`` (label_transformation): a drawn pose to features
     - ``gaussian_predictor`` (Gaussian_Predictor): features of frame t and of pose t to the mean and the log variance
       of the posterior q(z_t | x_t, p_t)
-    - ``decoder_fusion`` (Decoder_Fusion): features of frame t-1 and pose t, and z_t, to one feature map
-    - ``generator`` (Generator): that feature map to frame t
+    - ``decoder_fusion`` (Decoder_Fusion): features of frame t-1 and pose t, and z_t, to one feature map, or to one
+      at each of several sizes
+    - ``generator`` (Generator): that to frame t
 
     and may make a ``prior_predictor``, like the ``gaussian_predictor``, but of frame t-1: a learned prior
     p(z_t | x_{t-1}, p_t) in the place of N(0, I) (SVG-LP: Denton and Fergus, 2018, arXiv:1802.07687, without its LSTM).

@@ -3,7 +3,7 @@
 KL_ANNEAL_TYPES = ("Cyclical", "Monotonic", "WithoutKL")
 
 
-def beta_table(kl_anneal_type, num_epoch, cycles, stop):
+def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
     """KL weight of each epoch, as the seed report computes it (after Fu et al., 2019, arXiv:1903.10145).
 
     ``Cyclical`` climbs from 0 towards ``stop`` in each of ``cycles`` periods, ``Monotonic`` in one period over
@@ -15,12 +15,16 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop):
         num_epoch: length of the table.
         cycles: number of periods of ``Cyclical``; the other kinds ignore it.
         stop: upper end of beta (the flag ``kl_anneal_ratio``).
+        start: epochs before the first period, in which beta is 0; not in the lab.
 
     Returns:
         A list of ``num_epoch`` floats.
     """
     if kl_anneal_type not in KL_ANNEAL_TYPES:
         raise ValueError(f"kl_anneal_type must be one of {KL_ANNEAL_TYPES}, received {kl_anneal_type!r}")
+    if start:
+        rest = num_epoch - start
+        return [0.0] * num_epoch if rest <= 0 else [0.0] * start + beta_table(kl_anneal_type, rest, cycles, stop)
     table = [float(stop)] * num_epoch
     if kl_anneal_type == "WithoutKL":
         return table

@@ -20,7 +20,7 @@ from cvae_tf.files import atomic
 LENGTH = 630  # frames in a sequence, as in the lab
 
 CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
-FACE_HIDDEN, LAMP_HIDDEN = -0.5, 0.3  # cosine of the yaw up to which they are
+FACE_HIDDEN = -0.5  # cosine of the yaw up to which it is
 PERSON = 0.74  # height of the person at z = 0 over that of the frame
 
 SKIN, HAIR = (196, 150, 124), (44, 34, 30)
@@ -80,7 +80,7 @@ def _line(draw, start, end, width, colour):
 
 
 def _lamp_colours(random, hidden):
-    """Index into `LAMPS` for each frame, drawn anew whenever he comes out of hiding; -1 where he is hidden from it."""
+    """Index into `LAMPS` for each frame, drawn anew whenever the lamp comes out of hiding; -1 where it is hidden."""
     episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
     colours = random.integers(len(LAMPS), size=len(hidden))[np.concatenate([[0], episode])]
     return np.where(hidden, -1, colours)
@@ -114,8 +114,8 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
         height, width: of a frame, in pixels.
         seed: of the whole studio.
         variety: other clothes and lighting in each sequence, instead of the same in all.
-        lamp: a lamp beside the camera that colours his shirt while he faces it, in one of three colours, which no pose
-            tells: a new one each time, after he was turned away or outside the frame.
+        lamp: a lamp in the right hand colours the shirt while the hand is ahead of the shoulder, in one of three
+            colours, which no pose tells: a new one each time that the hand comes forward, some 20 in a sequence.
         length: number of frames.
 
     Returns:
@@ -139,7 +139,8 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
     lamps = np.full(length, -1)
     if lamp:
         outside = np.abs(points["floor"][:, 0] / (over * width) - 0.5) > 0.5
-        lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (facing[:, 2] <= LAMP_HIDDEN))
+        ahead = np.sum((joints["right_wrist"] - joints["right_shoulder"]) * facing, axis=1)  # of the hand
+        lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (ahead < 0))
     room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
     frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
     for t in range(length):
@@ -200,7 +201,7 @@ def main():
     parser.add_argument("--frame_W", type=int, default=64, help="frame width in pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
     parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
-    parser.add_argument("--lamp", action="store_true", help="a lamp on his shirt, in colours that no pose tells")
+    parser.add_argument("--lamp", action="store_true", help="a lamp in the hand colours the shirt, as no pose tells")
     args = parser.parse_args(normalise_flags(sys.argv[1:]))
     limits = dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1))
     for name, (low, high) in limits.items():

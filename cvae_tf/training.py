@@ -40,7 +40,7 @@ def build_network(config):
         if config.network == "lab":
             network = LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm)
         else:
-            network = UNet(config.width, config.N_dim, config.prior)
+            network = UNet(config.width, config.N_dim, config.prior, config.narrow_posterior)
         network.build((config.frame_H, config.frame_W, 3))
     finally:
         keras.config.set_dtype_policy(policy)

@@ -128,16 +128,17 @@ def test_every_valid_configuration_builds_and_takes_a_finite_step(values):
     model = build_model(config, clips)
     model.epoch.assign(0)
     model.beta.assign(beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle,
-                                 config.kl_anneal_ratio)[0])
+                                 config.kl_anneal_ratio, config.kl_anneal_start)[0])
     model.teacher_forcing_ratio.assign(config.tfr)
     model.run_eagerly = True
     metrics = model.train_on_batch(*clips.batch(0), return_dict=True)
     assert np.isfinite(metrics["mse"]) and int(model.steps) == 1
 
 
-@given(st.sampled_from(KL_ANNEAL_TYPES), st.integers(1, 400), st.integers(1, 1000), st.floats(0, 3e38))
-def test_beta_has_a_value_for_each_epoch_from_zero_to_its_top(kind, num_epoch, cycles, stop):
-    table = beta_table(kind, num_epoch, cycles, stop)
+@given(st.sampled_from(KL_ANNEAL_TYPES), st.integers(1, 400), st.integers(1, 1000), st.floats(0, 3e38),
+       st.integers(0, 500))
+def test_beta_has_a_value_for_each_epoch_from_zero_to_its_top(kind, num_epoch, cycles, stop, start):
+    table = beta_table(kind, num_epoch, cycles, stop, start)
     assert len(table) == num_epoch and all(0 <= beta <= stop for beta in table)
 
 

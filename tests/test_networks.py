@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import make_model, random_clip
 
+from cvae_tf import studio
 from cvae_tf.lab_network import DepthConv, LabNetwork, ResidualBlock
 from cvae_tf.unet import Sketch, UNet
 
@@ -105,6 +106,22 @@ def test_unet_copies_the_context_frame_where_its_mask_is_closed():
     frames, poses, context = random_clip()
     predictions, _ = model.predict_stretch(frames[0], model.instants(frames, poses), context)
     np.testing.assert_allclose(predictions, np.broadcast_to(context[None], predictions.shape), atol=1e-6)
+
+
+def test_posterior_and_prior_start_at_the_standard_normal_or_the_posterior_narrow():
+    frames, poses = (np.float32(images[::40, None]) / 255 for images in studio.sequence(1, 32, 64, length=200))
+    for narrow in (False, True):
+        network = UNet(width=16, N_dim=12, prior="learned", narrow_posterior=narrow)
+        network.build((32, 64, 3))
+        features = network.encode_poses(poses)
+        np.testing.assert_array_equal(network.prior(frames, features), 0)
+        mean, logvar = network.posterior(frames, features)
+        if narrow:
+            np.testing.assert_array_equal(logvar, -6)
+            assert 0.3 < np.std(mean) < 3
+        else:
+            np.testing.assert_array_equal(mean, 0)
+            np.testing.assert_array_equal(logvar, 0)
 
 
 def test_the_sketch_puts_each_level_over_the_one_before():

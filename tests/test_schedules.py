@@ -41,6 +41,12 @@ def test_one_epoch():
     assert beta_table("Cyclical", 1, 1, 1.0) == [0.0]
 
 
+def test_a_schedule_may_begin_later():
+    assert beta_table("Monotonic", 6, 1, 2.0, start=2) == pytest.approx([0, 0, 0, 0.5, 1.0, 1.5], abs=1e-12)
+    assert beta_table("WithoutKL", 4, 1, 0.3, start=3) == [0, 0, 0, 0.3]
+    assert beta_table("Cyclical", 5, 2, 1.0, start=9) == [0] * 5
+
+
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="Cyclical"):
         beta_table("Linear", 3, 1, 1.0)
