@@ -62,10 +62,10 @@ class GaussianPredictor(keras.layers.Layer):
     def __init__(self, width, latents, narrow=False, **kwargs):
         super().__init__(**kwargs)
         self.hidden = _conv(width)
-        self.mean = _conv(latents, 1, share=12) if narrow else keras.layers.Conv2D(
-            latents, 1, kernel_initializer="zeros")
-        start = keras.initializers.Constant(-6.0 if narrow else 0.0)
-        self.logvar = keras.layers.Conv2D(latents, 1, kernel_initializer="zeros", bias_initializer=start)
+        kernel = keras.initializers.VarianceScaling(24) if narrow else "zeros"  # 24: the features are small
+        bias = keras.initializers.Constant(-6.0 if narrow else 0.0)
+        self.mean = keras.layers.Conv2D(latents, 1, kernel_initializer=kernel)
+        self.logvar = keras.layers.Conv2D(latents, 1, kernel_initializer="zeros", bias_initializer=bias)
 
     def call(self, frame_features, pose_features):
         h = tf.nn.leaky_relu(self.hidden(tf.concat([frame_features[-1], pose_features[-1]], -1)))

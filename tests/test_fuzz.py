@@ -70,8 +70,8 @@ def _invalid(name):
 
 def _agree(values):
     """Whether the flags fit each other: the lab's network has no learned prior."""
-    network = values.get("network", PRESETS[values.get("preset", "demo")].get("network", "unet"))
-    return network == "unet" or values.get("prior") != "learned"
+    chosen = {**PRESETS[values.get("preset", "demo")], **values}
+    return chosen.get("network", "unet") == "unet" or chosen.get("prior") != "learned"
 
 
 CONFIGS = st.fixed_dictionaries({}, optional={name: _valid(name) for name in FIELDS}).filter(_agree)
