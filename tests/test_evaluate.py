@@ -31,8 +31,9 @@ def _lively_model():
     """A model whose posterior and generator do depend on z, though it is untrained."""
     model = make_model()
     random = np.random.default_rng(5)
-    out = model.network.gaussian_predictor.out
-    out.kernel.assign(random.normal(0, 0.5, out.kernel.shape))
+    predictor = model.network.gaussian_predictor
+    for out in (predictor.mean, predictor.logvar):
+        out.kernel.assign(random.normal(0, 0.5, out.kernel.shape))
     return model
 
 

@@ -15,6 +15,11 @@ def _small_lab():
     return LabNetwork(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)
 
 
+def _last_weights(predictor):
+    """Which start at zero, so that the KL has no gradient there."""
+    return predictor.mean.weights + predictor.logvar.weights
+
+
 def _reference(model, clip, forced, stop):
     """The seed's training listing, step by step, with the gradient difference: loss, mse, gd, kl and the gradients."""
     frames, poses, context = clip
@@ -57,7 +62,7 @@ def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, at_
                        instants_at_once=at_once, gdl=0.3)
     predictors = [model.network.gaussian_predictor] + [model.network.prior_predictor] * (prior == "learned")
     for number, predictor in enumerate(predictors):
-        for weight in predictor.out.weights:  # away from N(0, I), where the KL has no gradient
+        for weight in _last_weights(predictor):
             weight.assign(tf.random.stateless_normal(weight.shape, [number, 1], stddev=0.1))
     model.beta.assign(0.01)
     model.teacher_forcing_ratio.assign(float(forced))
@@ -116,7 +121,7 @@ def test_changing_beta_changes_the_loss_without_a_retrace(footage, tmp_path):
     clip = random_clip()
     data = tf.data.Dataset.from_tensors(clip).repeat(3)
     config = Config(num_epoch=3, kl_anneal_type="Monotonic", kl_anneal_ratio=3.0, tfr=1.0, tfr_sde=1, tfr_d_step=0.5)
-    for weight in model.network.gaussian_predictor.out.weights:
+    for weight in _last_weights(model.network.gaussian_predictor):
         weight.assign(tf.ones_like(weight))
     model.optimizer.learning_rate = 0.0
     history = model.fit(data, epochs=3, steps_per_epoch=1, verbose=0, shuffle=False,
@@ -232,7 +237,7 @@ def test_a_film_in_parts_equals_one_made_at_once(network):
 def test_a_learned_prior_is_sampled_from_the_frame_before_and_the_pose():
     model = make_model(UNet(width=4, N_dim=2, prior="learned"))
     network = model.network
-    for weight in network.prior_predictor.out.weights:
+    for weight in _last_weights(network.prior_predictor):
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1]))
     first, poses = tf.random.uniform((1, 16, 32, 3)), tf.random.uniform((4, 1, 16, 32, 3))
     noise = elbo.standard_normal((STRETCH, 1, *network.latent_shape(16, 32))).sample(seed=tf.random.fold_in([0, 7], 0))
@@ -278,7 +283,7 @@ def test_generated_frames_are_in_range_whatever_the_network_says():
 
 def test_reconstruction_sees_the_target_through_the_latent_alone():
     model = make_model()
-    for weight in model.network.gaussian_predictor.out.weights:
+    for weight in _last_weights(model.network.gaussian_predictor):
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1]))
     frames, poses = tf.random.uniform((1, 5, 16, 32, 3)), tf.random.uniform((1, 5, 16, 32, 3))
     film, kl, _ = model.reconstruct(frames, poses)
