@@ -95,7 +95,7 @@ def _effective(config):
         idle += ["studio_sequences", "studio_seed", "studio_variety", "studio_lamp"]
     if not config.fast_train:
         idle += ["fast_partial", "fast_train_epoch"]
-    idle += ["F_dim", "L_dim", "D_out_dim", "batch_norm"] if config.network == "unet" else ["width"]
+    idle += ["F_dim", "L_dim", "D_out_dim", "batch_norm"] if config.network == "unet" else ["width", "narrow_posterior"]
     if config.kl_anneal_type != "Cyclical":
         idle += ["kl_anneal_cycle"]
     if not config.tfr:

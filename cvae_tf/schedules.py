@@ -22,9 +22,10 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
     """
     if kl_anneal_type not in KL_ANNEAL_TYPES:
         raise ValueError(f"kl_anneal_type must be one of {KL_ANNEAL_TYPES}, received {kl_anneal_type!r}")
+    if start >= num_epoch:
+        return [0.0] * num_epoch
     if start:
-        rest = num_epoch - start
-        return [0.0] * num_epoch if rest <= 0 else [0.0] * start + beta_table(kl_anneal_type, rest, cycles, stop)
+        return [0.0] * start + beta_table(kl_anneal_type, num_epoch - start, cycles, stop)
     table = [float(stop)] * num_epoch
     if kl_anneal_type == "WithoutKL":
         return table

@@ -23,7 +23,8 @@ SMALL = Config(frame_H=16, frame_W=32, width=8, N_dim=4, batch_size=2, train_vi_
 def _compiled(footage, **settings):
     config = dataclasses.replace(SMALL, **settings)
     model = build_model(config, Clips(footage, config.train_vi_len, config.batch_size))
-    for weight in model.network.gaussian_predictor.weights[-2:]:  # away from the prior, where the KL has no gradient
+    last = -2 if config.network == "lab" else -4  # kernels and biases of the mean and the log variance
+    for weight in model.network.gaussian_predictor.weights[last:]:  # away from the prior, where the KL has no gradient
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
     model.beta.assign(0.01)
     return model
