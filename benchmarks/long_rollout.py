@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cvae_tf import images, sequences  # noqa: E402
-from cvae_tf.config import STUDIO, load_config  # noqa: E402
+from cvae_tf.config import STUDIO, studio_of  # noqa: E402
 from cvae_tf.metrics import psnr_per_frame  # noqa: E402
 from cvae_tf.prediction import PART, Generator  # noqa: E402
 from cvae_tf.tables import markdown  # noqa: E402
@@ -41,10 +41,9 @@ def main():
     parser.add_argument("--sequences", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    config, generator = load_config(Path(args.model) / "config.json"), Generator(args.model)
+    generator = Generator(args.model)
     found = sequences.load_sequences(args.data_dir, args.split, generator.height, generator.width,
-                                     studio_seed=config.studio_seed, studio_variety=config.studio_variety,
-                                     studio_lamp=config.studio_lamp)
+                                     **studio_of(args.model))
     turns = [found[k % len(found)] for k in range(args.sequences)]
     frames, poses = (np.concatenate([images.to_float(getattr(turn, kind)) for turn in turns])
                      for kind in ("frames", "poses"))

@@ -250,3 +250,16 @@ def load_config(path):
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the folder of a run?") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a configuration of this program ({error})") from error
+
+
+def studio_of(model):
+    """The studio that the exported model in folder ``model`` knows, as flags: seed, variety and lamp, by name.
+
+    Without a ``config.json`` beside the model it is the plain one.
+
+    Raises:
+        InputError: the ``config.json`` is not one of this program.
+    """
+    path = Path(model) / "config.json"
+    config = load_config(path) if path.is_file() else Config()
+    return {name: getattr(config, name) for name in ("studio_seed", "studio_variety", "studio_lamp")}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf import errors, metrics, summary
-from cvae_tf.config import STUDIO, load_config, normalise_flags, parser_for
+from cvae_tf.config import STUDIO, normalise_flags, parser_for, studio_of
 from cvae_tf.errors import InputError
 from cvae_tf.images import to_float
 from cvae_tf.prediction import Generator, newest_model
@@ -185,11 +185,7 @@ def evaluate(args):
     out = Path(args.out or Path("reports") / "-".join(called))
     report.check(out)
     model = Generator(path)
-    studio = {}
-    if args.data_dir == STUDIO and (path / "config.json").is_file():  # the studio that it was trained on
-        config = load_config(path / "config.json")
-        studio = dict(studio_seed=config.studio_seed, studio_variety=config.studio_variety,
-                      studio_lamp=config.studio_lamp)
+    studio = studio_of(path) if args.data_dir == STUDIO else {}
     sequences = load_sequences(args.data_dir, args.split, model.height, model.width, **studio)
     import keras  # loads slowly, as TensorFlow did
 

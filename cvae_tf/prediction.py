@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import images, studio
-from cvae_tf.config import STUDIO, normalise_flags, parser_for
+from cvae_tf import images
+from cvae_tf.config import STUDIO, normalise_flags, parser_for, studio_of
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic, check_model, check_writable, write_csv
 from cvae_tf.metrics import psnr_per_frame
+from cvae_tf.sequences import load_sequences
 from cvae_tf.tables import psnr_table
 from cvae_tf.video import WRITERS, film_writer, side_by_side
 
@@ -190,17 +191,17 @@ def parse_args(argv):
     return args
 
 
-def _read_input(args, height, width):
-    """What to generate from.
+def _read_input(args, model, height, width):
+    """What to generate from: of the studio, that which the model knows.
 
     Returns:
         ``(first_frame, given, length, read)``: (H, W, 3); whether pose 0 is the first frame's; the number of poses;
         and a function from a slice of them to ``(poses, truth)``, each (n, H, W, 3), the truth None where unknown.
     """
     if args.poses in (None, STUDIO):
-        frames, poses = studio.sequence(0, height, width)
-        return (images.to_float(frames[0]), True, len(poses),
-                lambda part: (images.to_float(poses[part]), images.to_float(frames[part])))
+        (given,) = load_sequences(STUDIO, "val", height, width, **studio_of(model))
+        return (images.to_float(given.frames[0]), True, len(given.poses),
+                lambda part: (images.to_float(given.poses[part]), images.to_float(given.frames[part])))
     truth_paths, pose_paths = None, images.list_images(args.poses)
     if len(images.uncut(pose_paths)) > 1:
         print(f"{args.poses}: the numbers have gaps; the film goes on across them", flush=True)
@@ -234,7 +235,7 @@ def predict(args):
     path, output = Path(args.model) if args.model else newest_model(), Path(args.output)
     _check_output(output, args)
     generate = Generator(path)
-    first_frame, given, length, read = _read_input(args, generate.height, generate.width)
+    first_frame, given, length, read = _read_input(args, path, generate.height, generate.width)
     if given and length < 2:
         raise InputError("only one pose, and it is the first frame's own; give at least one more")
     films = [generate.film(first_frame, args.seed + k, args.temperature) for k in range(args.samples)]
