@@ -71,7 +71,7 @@ class Config:
     width: int = _flag(24, "network", "unet: channels at half resolution", low=4, high=512)
     F_dim: int = _flag(128, "network", "lab: frame features", low=1, high=4096)
     L_dim: int = _flag(32, "network", "lab: pose (label) features", low=1, high=4096)
-    N_dim: int = _flag(12, "network", "channels of the latent map", low=1, high=4096)
+    N_dim: int = _flag(12, "network", "channels of the latent, a map (lab) or one vector (unet)", low=1, high=4096)
     D_out_dim: int = _flag(192, "network", "lab: features after decoder fusion", low=2, high=4096)
     prior: str = _flag("standard", "network", "of the latent: N(0, I), or (unet) learned from the frame before and the "
                        "pose", choices=("standard", "learned"))
@@ -161,9 +161,9 @@ PRESETS = {
     "best": dict(num_epoch=70, val_every=10, width=32),
     # Where the pose does not tell everything: a latent that is used. Validated once, since one sample scores lower, the
     # more it dares: the best of several validations would be an early model that paints the mean of what may be.
-    "stochastic": dict(num_epoch=24, steps_per_epoch=140, val_every=24, train_vi_len=8, studio_sequences=16,
-                       studio_lamp=True, width=16, prior="learned", kl_anneal_type="Monotonic", kl_anneal_ratio=5e-5,
-                       kl_anneal_start=7, narrow_posterior=True, batch_size=8, lr=3e-3),
+    "stochastic": dict(num_epoch=40, steps_per_epoch=140, val_every=40, train_vi_len=8, studio_sequences=128,
+                       studio_lamp=True, width=16, prior="learned", kl_anneal_type="Monotonic", kl_anneal_start=20,
+                       narrow_posterior=True, batch_size=8, lr=3e-3),
 }
 
 

@@ -28,7 +28,7 @@ def kl_divergence(posterior, prior):
         posterior, prior: tfp Normals of batch shape (T, B, h, w, c).
 
     Returns:
-        (T, B) float32: summed over the latent map (h, w, c), not averaged, as in the lab.
+        (T, B) float32: summed over the latent (h, w, c), not averaged, as in the lab.
     """
     return tf.reduce_sum(tfd.kl_divergence(posterior, prior), axis=[-3, -2, -1])
 

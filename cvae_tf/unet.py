@@ -1,4 +1,4 @@
-"""The efficient network: features at 1/2, 1/4 and 1/8 of the frame, a small latent map, a U-Net that composes.
+"""The efficient network: features at 1/2, 1/4 and 1/8 of the frame, a latent vector, a U-Net that composes.
 
 The next frame is ``(1 - m) * context_frame + m * rgb`` with a predicted mask m: what does not move is copied from the
 context frame at every step, so a static background cannot drift, however long the rollout.
@@ -53,10 +53,14 @@ class Encoder(keras.layers.Layer):
 
 
 class GaussianPredictor(keras.layers.Layer):
-    """Features of a frame and its pose -> mean and log variance of the latent map, each (B, H/8, W/8, N).
+    """Features of a frame and its pose -> mean and log variance of the latent, each (B, 1, 1, N).
 
-    It starts at N(0, I), so that the KL starts at 0, or ``narrow``: at means of about unit deviation, known to within
-    0.05. A decoder that is fed noise at first learns to ignore it, long before it could learn what no pose tells.
+    One vector for the whole frame: the cells of a map would draw apart, and paint one shirt in three colours. The
+    maximum over the frame, not the mean, since what no pose tells may be a few pixels of it.
+
+    It starts at N(0, I), so that the KL starts at 0, or ``narrow``: at means that differ between frames by about 1,
+    known to within 0.05. A decoder that is fed noise at first learns to ignore it, long before it could learn what no
+    pose tells.
     """
 
     def __init__(self, width, latents, narrow=False, **kwargs):
@@ -69,6 +73,7 @@ class GaussianPredictor(keras.layers.Layer):
 
     def call(self, frame_features, pose_features):
         h = tf.nn.leaky_relu(self.hidden(tf.concat([frame_features[-1], pose_features[-1]], -1)))
+        h = tf.reduce_max(h, axis=[1, 2], keepdims=True)
         # Beyond these bounds, exp() costs the first epochs their numbers.
         return self.mean(h), tf.clip_by_value(self.logvar(h), -10.0, 10.0)
 
@@ -112,7 +117,7 @@ class DecoderFusion(keras.layers.Layer):
         self.ups = [Up(width * scale) for scale in (2, 1)]
 
     def call(self, frame_features, still, z):
-        x, levels = z, []
+        x, levels = z + tf.zeros_like(frame_features[-1][..., :1]), []  # the same z everywhere
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
                 x = self.ups[level - 1](x)
@@ -169,7 +174,7 @@ class UNet(Network):
 
     Args:
         width: channels at half resolution.
-        N_dim: channels of the latent map.
+        N_dim: size of the latent.
         prior: ``"standard"``, N(0, I), or ``"learned"``.
         narrow_posterior: the posterior starts narrow, as in `GaussianPredictor`.
     """
@@ -186,7 +191,7 @@ class UNet(Network):
             self.prior_predictor = GaussianPredictor(width, N_dim)
 
     def latent_shape(self, height, width):
-        return height // 8, width // 8, self.N_dim
+        return 1, 1, self.N_dim
 
     def encode_poses(self, poses, training=False):
         """As `Network`: the features at 1/8 for the posterior, and the poses' parts of all merges."""

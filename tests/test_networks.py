@@ -118,7 +118,7 @@ def test_posterior_and_prior_start_at_the_standard_normal_or_the_posterior_narro
         mean, logvar = network.posterior(frames, features)
         if narrow:
             np.testing.assert_array_equal(logvar, -6)
-            assert 0.3 < np.std(mean) < 3
+            assert 0.3 < np.std(mean, axis=0).mean() < 3  # over the frames
         else:
             np.testing.assert_array_equal(mean, 0)
             np.testing.assert_array_equal(logvar, 0)
@@ -141,3 +141,17 @@ def test_the_sketch_puts_each_level_over_the_one_before():
                 place = 2 * (2 * (y % 2) + x % 2)
                 expected[y, x] = (seen @ kernel[0, 0] + bias)[place:place + 2]
     np.testing.assert_allclose(drawn[0], expected, atol=1e-5)
+
+
+def test_the_latent_of_the_unet_is_predicted_from_the_maximum_over_the_frame():
+    model = make_model(UNet(width=4, N_dim=3, narrow_posterior=True), size=(32, 64))
+    frames, poses, _ = random_clip(size=(32, 64), batch=1)
+    features = model.network.encode_poses(poses)
+    mean, _ = model.network.posterior(frames, features)
+    assert mean.shape == (len(frames), 1, 1, 1, 3)
+    predictor, encoder = model.network.gaussian_predictor, model.network.frame_encoder
+    *_, eighth = encoder(frames[0])
+    hidden = tf.nn.leaky_relu(predictor.hidden(tf.concat([eighth, features[0][0]], -1))).numpy()
+    kernel, bias = predictor.mean.get_weights()
+    strongest = np.array([max(hidden[0, y, x, c] for y in range(4) for x in range(8)) for c in range(hidden.shape[-1])])
+    np.testing.assert_allclose(mean[0, 0, 0, 0], strongest @ kernel[0, 0] + bias, rtol=1e-4, atol=1e-5)
