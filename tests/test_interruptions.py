@@ -68,8 +68,9 @@ def _assert_equal_ends(folder, other):
     assert (folder / "run/psnr_per_frame.csv").read_text() == (other / "run/psnr_per_frame.csv").read_text()
 
 
-@pytest.mark.parametrize("number, step, code", [(signal.SIGINT, 4, 130), (signal.SIGTERM, 6, 143)],
-                         ids=["SIGINT within an epoch", "SIGTERM at the end of one"])
+@pytest.mark.parametrize("number, step, code", [
+    pytest.param(signal.SIGINT, 4, 130, id="SIGINT within an epoch"),
+    pytest.param(signal.SIGTERM, 6, 143, id="SIGTERM at the end of one", marks=pytest.mark.slow)])
 def test_after_a_signal_the_command_that_is_shown_continues_exactly(whole, number, step, code, end_of, tmp_path,
                                                                     monkeypatch):
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, if this is a background job

@@ -142,6 +142,7 @@ def _time_is_up_after(monkeypatch, steps):
     monkeypatch.setattr(StopRequest, "time_is_up", lambda self: state["up"])
 
 
+@pytest.mark.slow
 def test_a_run_continued_after_its_time_was_up_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch, capsys):
     stop_at = 5  # within an epoch; `test_interruptions` stops at the end of one
     with monkeypatch.context() as patch:
