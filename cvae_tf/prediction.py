@@ -199,9 +199,9 @@ def _read_input(args, model, height, width):
         and a function from a slice of them to ``(poses, truth)``, each (n, H, W, 3), the truth None where unknown.
     """
     if args.poses in (None, STUDIO):
-        (given,) = load_sequences(STUDIO, "val", height, width, **studio_of(model))
-        return (images.to_float(given.frames[0]), True, len(given.poses),
-                lambda part: (images.to_float(given.poses[part]), images.to_float(given.frames[part])))
+        (sequence,) = load_sequences(STUDIO, "val", height, width, **studio_of(model))
+        return (images.to_float(sequence.frames[0]), True, len(sequence.poses),
+                lambda part: (images.to_float(sequence.poses[part]), images.to_float(sequence.frames[part])))
     truth_paths, pose_paths = None, images.list_images(args.poses)
     if len(images.uncut(pose_paths)) > 1:
         print(f"{args.poses}: the numbers have gaps; the film goes on across them", flush=True)
