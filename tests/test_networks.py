@@ -150,8 +150,33 @@ def test_the_latent_of_the_unet_is_predicted_from_the_maximum_over_the_frame():
     mean, _ = model.network.posterior(frames, features)
     assert mean.shape == (len(frames), 1, 1, 1, 3)
     predictor, encoder = model.network.gaussian_predictor, model.network.frame_encoder
-    *_, eighth = encoder(frames[0])
-    hidden = tf.nn.leaky_relu(predictor.hidden(tf.concat([eighth, features[0][0]], -1))).numpy()
+    half, quarter, eighth = encoder(frames[0])
+    hidden = tf.nn.leaky_relu(predictor.hidden(tf.concat([eighth, features[0][0]], -1)))
+    strongest = [max(level[0, y, x, c] for y in range(level.shape[1]) for x in range(level.shape[2]))
+                 for level in (half.numpy(), quarter.numpy(), hidden.numpy()) for c in range(level.shape[-1])]
     kernel, bias = predictor.mean.get_weights()
-    strongest = np.array([max(hidden[0, y, x, c] for y in range(4) for x in range(8)) for c in range(hidden.shape[-1])])
-    np.testing.assert_allclose(mean[0, 0, 0, 0], strongest @ kernel[0, 0] + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean[0, 0, 0, 0], np.array(strongest) @ kernel[0, 0] + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_the_latent_scales_each_channel_of_the_unet_by_one_factor_for_the_whole_frame():
+    random = np.random.default_rng(0)
+    fusion = make_model(UNet(width=2, N_dim=3), size=(32, 64)).network.decoder_fusion
+
+    def values(*shape):
+        return tf.constant(random.standard_normal((1, *shape)), tf.float32)
+
+    features = [values(16, 32, 2), values(8, 16, 4), values(4, 8, 6)]
+    still = [values(4, 8, 6), values(8, 16, 4), values(16, 32, 2)]
+    z = values(1, 1, 3)
+    for gain in fusion.gains:
+        gain.set_weights([random.standard_normal(gain.kernel.shape)])
+    x = tf.tile(z, (1, 4, 8, 1))
+    for level, produced in enumerate(fusion(features, still, z)):
+        if level:
+            x = fusion.ups[level - 1](x)
+        merged = fusion.merges[level](tf.concat([x, features[2 - level]], -1), still[level]).numpy()
+        kernel = fusion.gains[level].get_weights()[0][0, 0]
+        for c in range(merged.shape[-1]):
+            merged[..., c] *= 1 + sum(float(z[0, 0, 0, n]) * kernel[n, c] for n in range(3))
+        x = fusion.blocks[level](merged)
+        np.testing.assert_allclose(produced, x, rtol=1e-4, atol=1e-5)
