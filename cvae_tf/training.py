@@ -49,6 +49,8 @@ def build_network(config):
 
 def build_model(config, clips):
     """The model of ``config``, built and compiled, with the learning-rate schedule over all of its steps."""
+    # It fails on the gradient of a leaky ReLU of a sum, leaves the graph as it was, and says so as if it were an error.
+    tf.config.optimizer.set_experimental_options({"remapping": False})
     model = CVAE(build_network(config), seed=config.seed, tfr_draw=config.tfr_draw, clip_norm=config.clip_norm,
                  gradient_through_time=config.gradient_through_time, xla=config.xla, gdl=config.gdl,
                  instants_at_once=config.instants_at_once or _instants_at_once(config))
