@@ -69,11 +69,12 @@ def load_weights(network, path):
     check_model(path)
     try:
         reader = tf.train.load_checkpoint(str(Path(path) / "variables" / "variables"))
-        weights = [reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(len(network.weights))]
+        names = [f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in range(len(network.weights) + 1)]
+        weights = [reader.get_tensor(name) for name in names if reader.has_tensor(name)]
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: its weights cannot be read ({reason}); export it again") from error
-    further = reader.has_tensor(f"weights/{len(weights)}/.ATTRIBUTES/VARIABLE_VALUE")
-    if further or [weight.shape for weight in weights] != [tuple(weight.shape) for weight in network.weights]:
-        raise InputError(f"{path}: its weights are not those of the network in its config.json; export it again")
+    if [weight.shape for weight in weights] != [tuple(weight.shape) for weight in network.weights]:
+        raise InputError(f"{path}: its weights are not those of the network in its config.json; it is of another "
+                         "version of this program, so train it again, or it was exported wrongly")
     network.set_weights(weights)
