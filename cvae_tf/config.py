@@ -56,6 +56,8 @@ class Config:
                        choices=("random", "tiled"))
     context: str = _flag("sequence", "data", "context frame in training: from anywhere in the clip's own sequence, "
                          "or the clip's first frame", choices=("sequence", "clip"))
+    mirror: bool = _flag(False, "data", "mirror every other training clip, at random, with the colours of left and "
+                         "right limbs exchanged; for poses in the lab's or the studio's colours")
     partial: float = _flag(1.0, "data", "share of the training frames to use, the first ones", low=0, high=1)
     fast_train: bool = _flag(False, "data", "use only a share of the training frames in the first epochs")
     fast_partial: float = _flag(0.4, "data", "that share", low=0, high=1)
@@ -158,7 +160,7 @@ PRESETS = {
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
                   kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, lr=1e-3),
     # What works best on the lab's data.
-    "best": dict(num_epoch=70, val_every=10, width=32),
+    "best": dict(num_epoch=70, val_every=10, width=32, mirror=True, clip_norm=0.05),
     # Where the pose does not tell everything: a latent that is used. Validated once, since one sample scores lower, the
     # more it dares: the best of several validations would be an early model that paints the mean of what may be.
     "stochastic": dict(num_epoch=40, steps_per_epoch=140, val_every=40, train_vi_len=8, studio_sequences=128,

@@ -5,12 +5,13 @@ name and paired by name. A gap in the numbers is a cut, and no clip crosses a cu
 `images.read_arrays`. No TensorFlow.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import images, studio
+from cvae_tf import images, mirror, studio
 from cvae_tf.config import STUDIO
 from cvae_tf.errors import InputError
 from cvae_tf.images import to_float
@@ -25,6 +26,7 @@ class Footage:
         sequences: (start, length) of each uncut run, in order.
         names: of the frames, for messages; none will do.
         checksum: of the pixels.
+        mirrored: (N, H, W, 3) uint8, the poses of the mirrored frames, or None.
     """
 
     frames: np.ndarray
@@ -32,6 +34,7 @@ class Footage:
     sequences: tuple
     names: tuple = ()
     checksum: str = ""
+    mirrored: np.ndarray | None = None
 
     def longest(self, length):
         """The first ``length`` frames and poses of the longest sequence, float32 in [0, 1]; all of it if shorter."""
@@ -44,11 +47,24 @@ class Footage:
 
 
 def load_footage(config, split):
-    """The footage of ``split``, ``"train"`` or ``"val"``, of ``config.data_dir``.
+    """The footage of ``split``, ``"train"`` or ``"val"``, of ``config.data_dir``; for training with mirrored poses.
 
     Raises:
-        InputError: a folder is missing or empty, a frame has no pose, or a file is not a readable image.
+        InputError: a folder is missing or empty, a frame has no pose, a file is not a readable image, or poses to be
+            mirrored are drawn in the colours of neither the lab nor the studio.
     """
+    footage = _read_footage(config, split)
+    if not config.mirror or split != "train":
+        return footage
+    uneven, hues = min(((mirror.unevenness(footage.poses, *hues), hues) for hues in (mirror.LAB, studio.limb_hues())),
+                       key=lambda pair: pair[0])
+    if uneven > mirror.UNEVEN:
+        raise InputError(f"{config.data_dir}: the poses have other colours than the lab's, by which --mirror tells "
+                         "left limbs from right ones; give --no_mirror")
+    return dataclasses.replace(footage, mirrored=mirror.mirrored(footage.poses, *hues))
+
+
+def _read_footage(config, split):
     size = config.frame_H, config.frame_W
     if config.data_dir == STUDIO:
         length = min(studio.LENGTH, config.max_frames or studio.LENGTH)
@@ -81,7 +97,7 @@ class Clips:
     """Training batches as a pure function of the seed and the step, so that a run continues exactly.
 
     Args:
-        footage: what to draw from.
+        footage: what to draw from; where it has mirrored poses, every other clip is mirrored, at random.
         length: frames in a clip.
         batch_size: clips in a batch.
         tiled: clips tile each sequence in order (the lab) instead of starting anywhere.
@@ -157,8 +173,12 @@ class Clips:
         start, begin, length = self._choose(step, random).T
         times = np.arange(self.length)[:, None] + start  # (T, B)
         context = begin + random.integers(length) if self.context == "sequence" else start
-        return (to_float(self.footage.frames[times]), to_float(self.footage.poses[times]),
-                to_float(self.footage.frames[context]))
+        frames, poses, context = self.footage.frames[times], self.footage.poses[times], self.footage.frames[context]
+        if self.footage.mirrored is not None:
+            chosen = random.random(self.batch_size) < 0.5
+            frames[:, chosen], context[chosen] = frames[:, chosen, :, ::-1], context[chosen, :, ::-1]
+            poses[:, chosen] = self.footage.mirrored[times[:, chosen]]
+        return to_float(frames), to_float(poses), to_float(context)
 
     def _choose(self, step, random):
         """A row of `_list_starts` for each clip of a batch."""

@@ -6,6 +6,7 @@ writes it to disk in the lab's layout. A person moves as in `motion`; a camera p
 body in the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure function of its arguments.
 """
 
+import colorsys
 import sys
 from pathlib import Path
 
@@ -47,6 +48,14 @@ LIMBS = (  # of the drawn pose, with their colours
     ("pelvis", "left_hip", (255, 70, 40)), ("left_hip", "left_knee", (255, 50, 50)),
     ("left_knee", "left_ankle", (255, 110, 0)), ("left_ankle", "left_toe", (255, 170, 0)),
 )
+
+
+def limb_hues():
+    """Hues in degrees of the drawn pose: of left limbs, of the same limbs on the right, and of the others."""
+    hues = {(a, b): 360 * colorsys.rgb_to_hsv(*colour)[0] for a, b, colour in LIMBS}
+    left = [limb for limb in hues if limb[1].startswith("left")]
+    right = [tuple(joint.replace("left", "right") for joint in limb) for limb in left]
+    return tuple([hues[limb] for limb in limbs] for limbs in (left, right, hues.keys() - {*left, *right}))
 
 
 def _project(points, height, width):
