@@ -55,7 +55,8 @@ def limb_hues():
     hues = {(a, b): 360 * colorsys.rgb_to_hsv(*colour)[0] for a, b, colour in LIMBS}
     left = [limb for limb in hues if limb[1].startswith("left")]
     right = [tuple(joint.replace("left", "right") for joint in limb) for limb in left]
-    return tuple([hues[limb] for limb in limbs] for limbs in (left, right, hues.keys() - {*left, *right}))
+    others = [limb for limb in hues if limb not in (*left, *right)]
+    return tuple([hues[limb] for limb in limbs] for limbs in (left, right, others))
 
 
 def _project(points, height, width):
