@@ -57,7 +57,7 @@ class GaussianPredictor(keras.layers.Layer):
 
     One vector for the whole frame: the cells of a map would draw apart, and paint one shirt in three colours. The
     maximum over the frame, not the mean, since what no pose tells may be a few pixels of it; and at each size, since a
-    colour is plain to see in features at 1/2 before any training, and nearly lost in those at 1/8.
+    colour is plain to see in features at 1/2 before any training, and largely lost in those at 1/8.
 
     It starts at N(0, I), so that the KL starts at 0, or ``narrow``: at means that differ between frames by about 1,
     known to within 0.05. A decoder that is fed noise at first learns to ignore it, long before it could learn what no
