@@ -6,8 +6,8 @@ whether the mean of the three is nearer ("between"). The studio draws a new colo
 keeps it for that time; the columns tell whether the films do too:
 
 - the share of the three colours, and of what lies between, in frames with the lamp lit;
-- stays: of pairs of consecutive lit frames, how many have the same colour; at once: of the times that the lamp is lit,
-  how many have one colour from beginning to end;
+- stays: of frames of some colour that follow each other within one time that the lamp is lit, how many have the same;
+  at once: in how many of those times all such frames do;
 - alike: of pairs of samples, in how many frames they have the same colour (by chance, with equal shares: 33 %); right:
   in how many frames it is the truth's.
 """
@@ -60,13 +60,14 @@ def chosen(film, painted):
 
 def shares(films, truth):
     """The columns of the table, in percent, from the colours (T,) of each film and of the truth."""
-    films, lit = np.stack(films), truth >= 0
-    turns = np.split(films, np.flatnonzero(lit[1:] != lit[:-1]) + 1, axis=1)
-    turns = [turn for turn in turns if turn[0, 0] >= 0]
-    pairs = [turn[:, 1:] == turn[:, :-1] for turn in turns]
+    lit = truth >= 0
+    turns = [turn for turn in np.split(np.arange(len(truth)), np.flatnonzero(lit[1:] != lit[:-1]) + 1) if lit[turn[0]]]
+    coloured = [film[turn][film[turn] < BETWEEN] for film in films for turn in turns]
+    pairs = [turn[1:] == turn[:-1] for turn in coloured]
+    films = np.stack(films)
     alike = [a[lit] == b[lit] for a, b in itertools.combinations(films, 2)]
     columns = [films[:, lit] == colour for colour in range(BETWEEN + 1)]
-    columns += [np.concatenate(pairs, axis=1), [pair.all(1) for pair in pairs], alike, films[:, lit] == truth[lit]]
+    columns += [np.concatenate(pairs), [pair.all() for pair in pairs if len(pair)], alike, films[:, lit] == truth[lit]]
     return [100 * np.mean(column) if len(column) else np.nan for column in columns]
 
 

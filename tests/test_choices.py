@@ -42,10 +42,10 @@ def test_a_film_is_between_where_the_mean_of_the_colours_is_nearest_and_pixels_t
 
 def test_shares_are_those_counted_by_hand():
     truth = np.array([-1, 0, 0, 0, -1, 2, 2])
-    films = [np.array([-1, 0, 0, 1, -1, 2, 2]), np.array([-1, 1, 1, 1, -1, 3, 2])]
+    films = [np.array([-1, 0, 0, 1, -1, 2, 2]), np.array([-1, 1, 3, 1, -1, 3, 2])]
     red, green, blue, between, stays, at_once, alike, right = choices.shares(films, truth)
-    assert (red, green, blue, between) == (20, 40, 30, 10)
-    assert stays == pytest.approx(100 * 4 / 6)  # in the first film 0-0 and 2-2, in the second 1-1 twice
-    assert at_once == 100 * 2 / 4
+    assert (red, green, blue, between) == (20, 30, 30, 20)
+    assert stays == 100 * 3 / 4  # of 0-0, 0-1 and 2-2, and of 1-1, which a frame between interrupts
+    assert at_once == pytest.approx(100 * 2 / 3)  # one lone frame is no pair
     assert alike == 100 * 2 / 5 and right == 100 * 5 / 10
     assert np.isnan(choices.shares(films[:1], truth)[6])
