@@ -5,6 +5,7 @@ from conftest import make_model, random_clip
 
 from cvae_tf import studio
 from cvae_tf.lab_network import DepthConv, LabNetwork, ResidualBlock
+from cvae_tf.model import CVAE
 from cvae_tf.unet import Sketch, UNet
 
 
@@ -108,6 +109,14 @@ def test_unet_copies_the_context_frame_where_its_mask_is_closed():
     np.testing.assert_allclose(predictions, np.broadcast_to(context[None], predictions.shape), atol=1e-6)
 
 
+def test_a_fresh_unet_paints_half_of_the_context_frame_and_half_grey():
+    network = UNet(width=8, N_dim=2)
+    network.build((16, 32, 3))
+    frames, poses, context = random_clip()
+    predictions, _ = CVAE(network).predict_stretch(frames[0], CVAE(network).instants(frames, poses), context)
+    np.testing.assert_allclose(predictions, np.broadcast_to(0.5 * context + 0.25, predictions.shape), atol=1e-6)
+
+
 def test_posterior_and_prior_start_at_the_standard_normal_or_the_posterior_narrow():
     frames, poses = (np.float32(images[::40, None]) / 255 for images in studio.sequence(1, 32, 64, length=200))
     for narrow in (False, True):
@@ -128,8 +137,10 @@ def test_the_sketch_puts_each_level_over_the_one_before():
     random = np.random.default_rng(0)
     levels = [random.standard_normal((1, 2 * 2**k, 3 * 2**k, 5 - k)).astype(np.float32) for k in range(3)]
     sketch = Sketch(2, levels=3)
+    np.testing.assert_array_equal(sketch(levels), np.zeros((1, 16, 24, 2)))
+    for head in sketch.heads:
+        head.set_weights([random.standard_normal(weight.shape) for weight in head.weights])
     drawn = sketch(levels).numpy()
-    assert drawn.shape == (1, 16, 24, 2)
     expected = np.zeros((2, 3, 0), np.float32)
     for head, features in zip(sketch.heads, levels, strict=True):
         kernel, bias = head.get_weights()

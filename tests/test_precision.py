@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_model, random_clip
+from conftest import awake, make_model, random_clip
 
 from cvae_tf.config import Config
 from cvae_tf.data import Clips
@@ -26,6 +26,7 @@ def _compiled(footage, **settings):
     last = -2 if config.network == "lab" else -4  # kernels and biases of the mean and the log variance
     for weight in model.network.gaussian_predictor.weights[last:]:  # away from the prior, where the KL has no gradient
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
+    awake(model.network)
     model.beta.assign(0.01)
     return model
 
