@@ -161,7 +161,9 @@ def test_an_explosion_ends_with_a_line_and_leaves_no_checkpoint_of_it(options, t
     assert "not finite in 20 steps in a row, the last of them step 2" in line and "lower --lr" in line
     assert re.search(r"at learning rate \S+ and beta \S+ on the clips studio 1, frame \d+ to studio 1, frame \d+", line)
     files = CheckpointFolder(tmp_path / "run" / "checkpoints").files()
-    assert list(files) in ([], [1])  # the first update, at the beginning of the climb, may have been a good one
+    # Good updates may come before: the first, at the foot of the climb, and the second, since the kl of a fresh network
+    # is 0 until its colours have moved.
+    assert max(files, default=0) <= 2
     for path in files.values():
         with np.load(path) as arrays:
             assert all(np.all(np.abs(arrays[name]) < 1e6) for name in arrays["names"]
