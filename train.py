@@ -1,4 +1,4 @@
-"""Train the conditional VAE: ``python train.py [--preset demo|debug|lab|best] [--data_dir LAB4_Dataset] ...``."""
+"""Train the conditional VAE: ``python train.py [--preset NAME] [--data_dir ROOT] ...``."""
 
 import sys
 

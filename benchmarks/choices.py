@@ -6,10 +6,10 @@ whether the mean of the three is nearer ("between"). The studio draws a new colo
 keeps it for that time; the columns tell whether the films do too:
 
 - the share of the three colours, and of what lies between, in frames with the lamp lit;
-- stays: of frames of some colour that follow each other within one time that the lamp is lit, how many have the same;
-  at once: in how many of those times all such frames do;
-- alike: of pairs of samples, in how many frames they have the same colour (by chance, with equal shares: 33 %); right:
-  in how many frames it is the truth's.
+- stays: of frames that follow each other within one time that the lamp is lit, those between left out, how many have
+  the same colour; throughout: in how many of those times all of them have;
+- alike: of pairs of samples, in how many frames both have the same colour or both lie between (by chance, with equal
+  shares of the three: 33 %); right: in how many frames it is the truth's.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def main():
         for name, made in films.items():
             of_films = shares([chosen(film, painted) for film in made], truth)
             rows.append([sequence.name, name, *(f"{share:.0f}" for share in of_films)])
-    print(markdown(["sequence", "film", "red, %", "green, %", "blue, %", "between, %", "stays, %", "at once, %",
+    print(markdown(["sequence", "film", "red, %", "green, %", "blue, %", "between, %", "stays, %", "throughout, %",
                     "alike, %", "right, %"], rows))
 
 

@@ -1,6 +1,6 @@
 """Runs side by side: ``python -m cvae_tf.compare RUN [RUN ...] --out DIR``.
 
-From run folders alone, the figures of the seed report, each as PNG and PDF, and a table of final and best numbers. A
+From run folders alone, the figures of the report, each as PNG and PDF, and a table of final and best numbers. A
 legend names what differs between the runs' configurations. No TensorFlow.
 """
 
@@ -194,7 +194,7 @@ def _schedule(column, factor, runs):
 
 
 def figures(runs):
-    """Name, one of `FIGURES` -> Matplotlib figure: the seed report's five, and MSE, KL and the teacher-forcing ratio.
+    """Name, one of `FIGURES` -> Matplotlib figure: the report's five, and MSE, KL and the teacher-forcing ratio.
 
     Without a completed validation, those that show validations are left out.
     """

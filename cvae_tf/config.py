@@ -56,7 +56,7 @@ class Config:
                        choices=("random", "tiled"))
     context: str = _flag("sequence", "data", "context frame in training: from anywhere in the clip's own sequence, "
                          "or the clip's first frame", choices=("sequence", "clip"))
-    mirror: bool = _flag(False, "data", "mirror every other training clip, at random, with the colours of left and "
+    mirror: bool = _flag(False, "data", "mirror half of the training clips, at random, with the colours of left and "
                          "right limbs exchanged; for poses in the lab's or the studio's colours")
     partial: float = _flag(1.0, "data", "share of the training frames to use, the first ones", low=0, high=1)
     fast_train: bool = _flag(False, "data", "use only a share of the training frames in the first epochs")
@@ -92,7 +92,7 @@ class Config:
                        low=0, high=1)
     tfr_sde: int = _flag(10, "objective", "first epoch (from 0) with a lower teacher-forcing ratio", low=0)
     tfr_d_step: float = _flag(0.1, "objective", "teacher-forcing ratio lost per epoch from then on", low=0, high=1)
-    tfr_draw: str = _flag("batch", "objective", "what one teacher-forcing coin decides: a batch (the seed), "
+    tfr_draw: str = _flag("batch", "objective", "what one teacher-forcing coin decides: a batch (the report), "
                           "an epoch (the lab) or each frame (scheduled sampling)", choices=("batch", "epoch", "frame"))
     gradient_through_time: bool = _flag(False, "objective", "keep the gradient through fed-back frames")
     instants_at_once: int = _flag(0, "objective", "instants of a clip that run as one batch: the same gradient, more "
@@ -152,11 +152,11 @@ PRESETS = {
     # Every step of the program in seconds; the numbers mean nothing.
     "debug": dict(num_epoch=2, steps_per_epoch=4, val_every=1, val_vi_len=32, max_frames=96, width=8, batch_size=2,
                   train_vi_len=8, N_dim=4, kl_anneal_type="Cyclical", kl_anneal_cycle=1, kl_anneal_ratio=1.0),
-    # The seed's final setting on the lab's template: its network, schedules, data order and optimiser.
+    # The report's final setting on the lab's template: its network, schedules, data order and optimiser.
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
                 kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0, clip_norm=1.0),
-    # One run of the seed's study, small: its schedules over its 70 epochs, on few steps each.
+    # One run of the report's study, small: its schedules over its 70 epochs, on few steps each.
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
                   kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, lr=1e-3, clip_norm=1.0),
     # What works best on the lab's data.
@@ -165,7 +165,7 @@ PRESETS = {
     # more it dares: the best of several validations would be an early model that paints the mean of what may be.
     "stochastic": dict(num_epoch=32, steps_per_epoch=140, val_every=32, train_vi_len=8, studio_sequences=128,
                        studio_lamp=True, width=16, prior="learned", kl_anneal_type="Monotonic", kl_anneal_start=12,
-                       narrow_posterior=True, batch_size=8, lr=3e-3, clip_norm=1.0),
+                       narrow_posterior=True, batch_size=8, lr=3e-3),
 }
 
 

@@ -97,7 +97,7 @@ class Clips:
     """Training batches as a pure function of the seed and the step, so that a run continues exactly.
 
     Args:
-        footage: what to draw from; where it has mirrored poses, every other clip is mirrored, at random.
+        footage: what to draw from; where it has mirrored poses, half of the clips are mirrored, at random.
         length: frames in a clip.
         batch_size: clips in a batch.
         tiled: clips tile each sequence in order (the lab) instead of starting anywhere.

@@ -1,6 +1,6 @@
 """The model: one training step, free running with either latent, and the generation that gets exported.
 
-The loss of a clip of T frames, per batch (the lab's and the seed's reductions):
+The loss of a clip of T frames, per batch (the lab's and the report's reductions):
 
     loss = sum_t mse_t + gdl * sum_t gd_t + beta * sum_t kl_t,   t = 1 .. T-1
 
@@ -29,7 +29,7 @@ class CVAE(keras.Model):
         network: a built `Network`.
         seed: of all noise in training.
         tfr_draw: what one teacher-forcing coin decides: ``"batch"``, ``"epoch"`` or ``"frame"``.
-        gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the seed.
+        gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the report.
         instants_at_once: with the gradient stopped, how many instants of a clip run forward and backward as one batch:
             the same gradient, more memory, and fewer, larger operations.
         gdl: weight of `elbo.gradient_difference` in the loss.
@@ -255,7 +255,7 @@ class CVAE(keras.Model):
             first_frame: (B, H, W, 3).
             poses: (B, T, H, W, 3).
             seed: (2,) int32. The same seed gives the same frames.
-            temperature: scales z about the prior's mean; 0 gives that mean (z = 0), the most likely film.
+            temperature: scales z about the prior's mean; 0 gives that mean, the most likely film.
 
         Returns:
             (B, T, H, W, 3) in [0, 1], the frame of each pose in turn.

@@ -1,4 +1,4 @@
-"""The interface of the two networks: the seed's five parts, and the four ways in which a model uses them.
+"""The interface of the two networks: the report's five parts, and the four ways in which a model uses them.
 
 A network is the conditional VAE of one instant. Time is the first axis of every sequence here: (T, B, ...).
 """
@@ -17,7 +17,7 @@ def over_time(function, *sequences):
 class Network(keras.layers.Layer):
     """Base of `LabNetwork` and `UNet`.
 
-    A subclass makes the five parts of the seed, under these names (in brackets the lab's):
+    A subclass makes the five parts of the report, under these names (in brackets the lab's):
 
     - ``frame_encoder`` (frame_transformation): a frame to features
     - ``pose_encoder`` (label_transformation): a drawn pose to features

@@ -4,7 +4,7 @@ KL_ANNEAL_TYPES = ("Cyclical", "Monotonic", "WithoutKL")
 
 
 def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
-    """KL weight of each epoch, as the seed report computes it (after Fu et al., 2019, arXiv:1903.10145).
+    """KL weight of each epoch, as the report computes it (after Fu et al., 2019, arXiv:1903.10145).
 
     ``Cyclical`` climbs from 0 towards ``stop`` in each of ``cycles`` periods, ``Monotonic`` in one period over
     the whole training, ``WithoutKL`` stays at ``stop``. As in the report, beta is summed up step by step, and a

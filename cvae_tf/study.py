@@ -1,4 +1,4 @@
-"""The seed report's study in one command: ``python -m cvae_tf.study --out DIR [--data_dir ROOT] [flags of train.py]``.
+"""The report's study in one command: ``python -m cvae_tf.study --out DIR [--data_dir ROOT] [flags of train.py]``.
 
 Every schedule of beta with every schedule of teacher forcing, nine runs on the same data, seed and number of steps, one
 after the other, then `compare`. Given again, the command continues where it stopped.

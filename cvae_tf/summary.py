@@ -8,7 +8,7 @@ ROWS = {  # what is compared with the truth: its title, and whether it has seen 
     "prior": ("prior z, mean of the samples", False),
     "prior_best": ("prior z, best sample (chosen by the truth)", True),
     "prior_worst": ("prior z, worst sample (chosen by the truth)", True),
-    "prior_mode": ("z = 0", False),
+    "prior_mode": ("z at the prior's mean", False),
     "posterior": ("posterior z (encoder sees the target)", True),
     "copy_first": ("copy-first (baseline)", False),
     "copy_previous_truth": ("copy-previous-truth (one-step oracle)", True),

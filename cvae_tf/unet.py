@@ -16,7 +16,7 @@ def _conv(channels, kernel=3, share=1.0, **kwargs):
     return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer=initializer, **kwargs)
 
 
-def _silent(channels, kernel, **kwargs):
+def _zero_conv(channels, kernel, **kwargs):
     """A convolution that starts at 0."""
     return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="zeros", **kwargs)
 
@@ -149,7 +149,7 @@ class Sketch(keras.layers.Layer):
 
     def __init__(self, channels, levels, **kwargs):
         super().__init__(**kwargs)
-        self.heads = [_silent(4 * channels, 1, dtype=self.dtype) for _ in range(levels)]  # 4: of 2x2 pixels
+        self.heads = [_zero_conv(4 * channels, 1, dtype=self.dtype) for _ in range(levels)]  # 4: of 2x2 pixels
 
     def call(self, levels):
         sketch = levels[0][..., :0]
@@ -162,8 +162,8 @@ class Generator(keras.layers.Layer):
     """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
     What says colours and mask starts at 0, so that the first frames are half the context frame and half grey. Random
-    colours would be so much worse than the context frame that training shuts the mask to be rid of them; with one seed
-    of six it never opened again (docs/experiments.md).
+    colours would be so much worse than the context frame that training shuts the mask to be rid of them; with two
+    seeds of twelve it never opened again (docs/experiments.md).
 
     In mixed precision too the frame is composed in float32: 16 bits have fewer steps than a pixel.
     """
@@ -173,14 +173,14 @@ class Generator(keras.layers.Layer):
         self.up = Up(width // 2)
         inputs = width // 2 + 6
         self.merge = Merge(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs))
-        self.out = _silent(4, 3, dtype="float32")
+        self.out = _zero_conv(4, 3, dtype="float32")
         self.sketch = Sketch(4, levels=3, dtype="float32")
 
     def call(self, fused, still, context_frame):
         details = self.out(self.merge(self.up(fused[-1]), still))
         rgb, mask = tf.split(self.sketch(fused) + details, [3, 1], axis=-1)
-        # Unlike a sigmoid's, the tails of this mask keep a gradient. Copying the context frame everywhere is an easy
-        # first answer, and a closed sigmoid never opens again: a run at a high learning rate stayed there for ever.
+        # Copying the context frame everywhere is an easy first answer. The tails of this mask keep more of a gradient
+        # than a sigmoid's, and it opens again; where random colours had shut it (above), that was not enough.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)
         return (1 - mask) * context_frame + mask * tf.sigmoid(rgb)
 

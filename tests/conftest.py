@@ -28,8 +28,8 @@ hypothesis.settings.load_profile("short")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def awake(network):
-    """A built network as after some training: a fresh unet paints the same, whatever it is fed."""
+def give_colours(network):
+    """Random kernels where a built unet begins at 0: fresh, it ignores poses, the frames before and z."""
     if isinstance(network, UNet):
         for layer in (network.generator.out, *network.generator.sketch.heads):
             layer.kernel.assign(keras.initializers.GlorotUniform()(layer.kernel.shape))
@@ -40,7 +40,7 @@ def make_model(network=None, size=(16, 32), lr=1e-3, **options):
     keras.utils.set_random_seed(1)
     network = network or UNet(width=4, N_dim=2)
     network.build((*size, 3))
-    awake(network)
+    give_colours(network)
     model = CVAE(network, **options)
     model.compile(keras.optimizers.Adam(lr), jit_compile=False)
     model.optimizer.build(model.trainable_variables)

@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from conftest import give_colours
 from hypothesis import assume, given, settings
 from PIL import Image
 
@@ -126,6 +127,7 @@ def test_every_valid_configuration_builds_and_takes_a_finite_step(values):
         assert "too short" in str(error)
         return
     model = build_model(config, clips)
+    give_colours(model.network)
     model.epoch.assign(0)
     model.beta.assign(beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle,
                                  config.kl_anneal_ratio, config.kl_anneal_start)[0])

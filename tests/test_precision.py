@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import awake, make_model, random_clip
+from conftest import give_colours, make_model, random_clip
 
+from cvae_tf import training
 from cvae_tf.config import Config
 from cvae_tf.data import Clips
 from cvae_tf.export import load_weights
@@ -26,7 +27,7 @@ def _compiled(footage, **settings):
     last = -2 if config.network == "lab" else -4  # kernels and biases of the mean and the log variance
     for weight in model.network.gaussian_predictor.weights[last:]:  # away from the prior, where the KL has no gradient
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1], stddev=0.1))
-    awake(model.network)
+    give_colours(model.network)
     model.beta.assign(0.01)
     return model
 
@@ -120,7 +121,13 @@ def test_a_step_in_float16_clips_the_true_gradient(footage):
 
 
 @pytest.mark.slow
-def test_a_model_trained_in_16_bits_is_exported_in_float32(tmp_path):
+def test_a_model_trained_in_16_bits_is_exported_in_float32(tmp_path, monkeypatch):
+    def colourful(config):
+        network = build_network(config)
+        give_colours(network)
+        return network
+
+    monkeypatch.setattr(training, "build_network", colourful)
     config = Config(preset="debug", num_epoch=1, steps_per_epoch=2, train_vi_len=3, val_vi_len=4, max_frames=48,
                     width=8, batch_size=2, N_dim=4, precision="mixed_float16", xla=True,
                     run_dir=str(tmp_path / "run"), export_dir=str(tmp_path / "model"))
@@ -129,8 +136,12 @@ def test_a_model_trained_in_16_bits_is_exported_in_float32(tmp_path):
     frame, poses = np.random.default_rng(0).random((2, 3, 32, 64, 3), np.float32)
     network = build_network(dataclasses.replace(config, precision="float32"))
     load_weights(network, tmp_path / "model")
-    expected = CVAE(network).generate(frame[None, 0], poses[None], tf.constant([0, 0]))[0]
+    in_16_bits = build_network(config)
+    load_weights(in_16_bits, tmp_path / "model")
+    expected, rounded = (CVAE(network).generate(frame[None, 0], poses[None], tf.constant([0, 0]))[0]
+                         for network in (network, in_16_bits))
     np.testing.assert_allclose(generate(frame[0], poses), expected, atol=1e-5)
+    assert np.max(np.abs(rounded - expected)) > 1e-4
 
 
 def test_what_is_exported_is_the_model_itself_in_float32():
