@@ -162,8 +162,8 @@ class Generator(keras.layers.Layer):
     """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
     What says colours and mask starts at 0, so that the first frames are half the context frame and half grey. Random
-    colours would be so much worse than the context frame that training shuts the mask to be rid of them; with two
-    seeds of twelve it never opened again (docs/experiments.md).
+    colours would be so much worse than the context frame that training shuts the mask to be rid of them; in two
+    runs of twelve it never opened again (docs/experiments.md).
 
     In mixed precision too the frame is composed in float32: 16 bits have fewer steps than a pixel.
     """
