@@ -163,7 +163,7 @@ PRESETS = {
     "best": dict(num_epoch=70, val_every=10, width=32, mirror=True),
     # Where the pose does not tell everything: a latent that is used. Validated once, since one sample scores lower, the
     # more it dares: the best of several validations would be an early model that paints the mean of what may be. Few
-    # latent dimensions, since the prior draws each by itself: of what the posterior spreads over many, it draws the middle.
+    # latent dimensions, since the prior draws each by itself: of what is spread over many, it draws the middle.
     "stochastic": dict(num_epoch=32, steps_per_epoch=140, val_every=32, train_vi_len=8, studio_sequences=128,
                        studio_lamp=True, width=16, N_dim=3, prior="learned", kl_anneal_type="Monotonic",
                        kl_anneal_start=12, narrow_posterior=True, batch_size=8, lr=3e-3),
