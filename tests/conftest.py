@@ -36,7 +36,7 @@ def give_colours(network):
 
 
 def make_model(network=None, size=(16, 32), lr=1e-3, **options):
-    """A small compiled model; the same weights at every call."""
+    """A small compiled model; the same weights at every call, but with a ``network`` made under another seed."""
     keras.utils.set_random_seed(1)
     network = network or UNet(width=4, N_dim=2)
     network.build((*size, 3))
