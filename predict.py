@@ -3,8 +3,8 @@
 import sys
 
 from cvae_tf import errors
-from cvae_tf.prediction import parse_args, predict
-from cvae_tf.submission import predict_split
+from cvae_tf.inference.predict import parse_args, predict
+from cvae_tf.lab.submission import predict_split
 
 
 def main():

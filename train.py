@@ -11,7 +11,7 @@ def main():
     if dry_run:
         print(config.to_json(), end="")
         return
-    from cvae_tf.training import train  # loads TensorFlow: not for --help, --dry_run or a mistyped flag
+    from cvae_tf.training.loop import train  # loads TensorFlow: not for --help, --dry_run or a mistyped flag
 
     train(config, fresh)
 

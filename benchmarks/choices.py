@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cvae_tf import sequences, studio  # noqa: E402
 from cvae_tf.config import STUDIO, studio_of  # noqa: E402
-from cvae_tf.images import to_float  # noqa: E402
-from cvae_tf.prediction import Generator  # noqa: E402
-from cvae_tf.tables import markdown  # noqa: E402
+from cvae_tf.data.images import to_float  # noqa: E402
+from cvae_tf.evaluation.tables import markdown  # noqa: E402
+from cvae_tf.inference.predict import Generator  # noqa: E402
 
 DIFFERS = 0.1  # in pixels from 0 to 1: where two colours of the lamp can be told apart
 ENOUGH = 8  # such pixels, for a frame in which the lamp counts as lit

@@ -20,10 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cvae_tf import errors, studio
-from cvae_tf.checkpoints import CheckpointFolder
+from cvae_tf import errors
 from cvae_tf.config import parser_for
 from cvae_tf.errors import InputError
+from cvae_tf.studio import scene as studio
+from cvae_tf.training.checkpoint import CheckpointFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ["--preset", "debug", "--width", "4", "--frame_H", "16", "--frame_W", "32", "--num_epoch", "6",

@@ -47,8 +47,8 @@ def training(length, height, width):
     import tensorflow as tf
 
     from cvae_tf.config import Config
-    from cvae_tf.data import Clips, Footage
-    from cvae_tf.training import build_model
+    from cvae_tf.data.footage import Clips, Footage
+    from cvae_tf.training.loop import build_model
 
     pixels = np.uint8(np.random.default_rng(0).integers(0, 256, (length + 8, height, width, 3)))
     clips = Clips(Footage(pixels, pixels, ((0, len(pixels)),)), length, 4)
@@ -63,8 +63,8 @@ def film(length, height=32, width=64):
     import numpy as np
     from throughput import exported
 
-    from cvae_tf.prediction import PART, Generator
-    from cvae_tf.video import gif_writer
+    from cvae_tf.data.film import gif_writer
+    from cvae_tf.inference.predict import PART, Generator
 
     with tempfile.TemporaryDirectory() as folder:
         generator = Generator(exported(folder, frame_H=height, frame_W=width))
@@ -83,7 +83,7 @@ def generation(height, width):
     import numpy as np
     from throughput import exported
 
-    from cvae_tf.prediction import Generator
+    from cvae_tf.inference.predict import Generator
 
     with tempfile.TemporaryDirectory() as folder:
         generator = Generator(exported(folder, frame_H=height, frame_W=width))
@@ -97,7 +97,8 @@ def decoding(count, ours):
     import numpy as np
     from PIL import Image
 
-    from cvae_tf import images, studio
+    from cvae_tf.data import images
+    from cvae_tf.studio import scene as studio
 
     frames, _ = studio.sequence(0, 32, 64, length=32)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +120,7 @@ def feeding(count):
     import numpy as np
 
     from cvae_tf.config import Config
-    from cvae_tf.data import load_footage, training_clips
+    from cvae_tf.data.footage import load_footage, training_clips
 
     with tempfile.TemporaryDirectory() as folder:
         split = Path(folder) / "train"
@@ -150,7 +151,7 @@ def feeding(count):
 
 def starting(what):
     """Seconds from launching a program to its end, or to the first training step; a process of its own each time."""
-    from cvae_tf import studio
+    from cvae_tf.studio import scene as studio
 
     root = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory() as folder:

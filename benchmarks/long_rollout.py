@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cvae_tf import images, sequences  # noqa: E402
 from cvae_tf.config import STUDIO, studio_of  # noqa: E402
-from cvae_tf.metrics import psnr_per_frame  # noqa: E402
-from cvae_tf.prediction import PART, Generator  # noqa: E402
-from cvae_tf.tables import markdown  # noqa: E402
+from cvae_tf.evaluation.metrics import psnr_per_frame  # noqa: E402
+from cvae_tf.evaluation.tables import markdown  # noqa: E402
+from cvae_tf.inference.predict import PART, Generator  # noqa: E402
 
 
 def megabytes():
@@ -37,7 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="saved_models/studio")
     parser.add_argument("--data_dir", default=STUDIO)
-    parser.add_argument("--split", default="test", help="val, test or a folder, as for cvae_tf.evaluate")
+    parser.add_argument("--split", default="test", help="val, test or a folder, as for cvae_tf.evaluation.evaluate")
     parser.add_argument("--sequences", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

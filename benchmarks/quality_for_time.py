@@ -33,7 +33,7 @@ def _for_a_turn(step):
 
 
 def _footage(config):
-    from cvae_tf import data
+    from cvae_tf.data import footage as data
 
     frames, poses = data.load_footage(config, "val").longest(config.val_vi_len)
     return data.training_clips(config, data.load_footage(config, "train")), frames, poses
@@ -44,10 +44,10 @@ def best(config, model_folder):
     import numpy as np
     import tensorflow as tf
 
-    from cvae_tf.callbacks import EpochSchedules
-    from cvae_tf.export import save_model
-    from cvae_tf.metrics import psnr_per_frame
-    from cvae_tf.training import build_model
+    from cvae_tf.evaluation.metrics import psnr_per_frame
+    from cvae_tf.inference.export import save_model
+    from cvae_tf.training.callbacks import EpochSchedules
+    from cvae_tf.training.loop import build_model
 
     clips, frames, poses = _footage(config)
     model = build_model(config, clips)
@@ -85,8 +85,8 @@ def template(config, model_folder):
     import torch
     import torch_lab
 
-    from cvae_tf.data import Clips
-    from cvae_tf.metrics import psnr_per_frame
+    from cvae_tf.data.footage import Clips
+    from cvae_tf.evaluation.metrics import psnr_per_frame
 
     clips, frames, poses = _footage(config)
     clips = Clips(clips.footage, config.train_vi_len, 2, context="clip", seed=config.seed)

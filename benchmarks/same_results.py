@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from cvae_tf import errors
-from cvae_tf.checkpoints import CheckpointFolder
 from cvae_tf.config import parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import read_csv
-from cvae_tf.runs import RunFolders
+from cvae_tf.training.checkpoint import CheckpointFolder
+from cvae_tf.training.run import RunFolders
 
 
 def columns(run):

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from cvae_tf import errors
 from cvae_tf.config import parse_train_args
-from cvae_tf.data import Clips, Footage
-from cvae_tf.training import build_model
+from cvae_tf.data.footage import Clips, Footage
+from cvae_tf.training.loop import build_model
 
 REPEATS = 7
 

@@ -91,8 +91,8 @@ def our_side(side, device):
     import tensorflow as tf
 
     from cvae_tf.config import Config
-    from cvae_tf.data import Clips, Footage
-    from cvae_tf.training import build_model
+    from cvae_tf.data.footage import Clips, Footage
+    from cvae_tf.training.loop import build_model
 
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
@@ -144,8 +144,8 @@ def our_side(side, device):
 
 def exported(folder, **settings):
     """Export an untrained model of these settings, from another process, into ``folder``; returns its folder."""
-    export = ("import json, sys; from cvae_tf.config import Config; from cvae_tf.export import save_model; "
-              "from cvae_tf.model import CVAE; from cvae_tf.training import build_network; "
+    export = ("import json, sys; from cvae_tf.config import Config; from cvae_tf.inference.export import save_model; "
+              "from cvae_tf.model.cvae import CVAE; from cvae_tf.training.loop import build_network; "
               "config = Config(**json.loads(sys.argv[2])); "
               "save_model(CVAE(build_network(config)), sys.argv[1], config)")
     subprocess.run([sys.executable, "-c", export, f"{folder}/model", json.dumps(settings)], check=True,
@@ -160,7 +160,7 @@ def films_side():
 
     import numpy as np
 
-    from cvae_tf.prediction import Generator
+    from cvae_tf.inference.predict import Generator
 
     with tempfile.TemporaryDirectory() as folder:
         generator = Generator(exported(folder))

@@ -6,10 +6,10 @@ The public names below load on first use, so that ``import cvae_tf`` and the lig
 import importlib
 
 _HOME = {
-    "CVAE": "model", "UNet": "unet", "LabNetwork": "lab_network", "Config": "config", "load_footage": "data",
-    "Clips": "data", "beta_table": "schedules", "teacher_forcing_ratio": "schedules",
-    "psnr_per_frame": "metrics", "save_model": "export", "Generator": "prediction", "write_gif": "video",
-    "train": "training", "load_sequences": "sequences", "evaluate_sequence": "evaluate",
+    "CVAE": "model.cvae", "UNet": "model.unet", "LabNetwork": "lab.network", "Config": "config", "load_footage": "data.footage",
+    "Clips": "data.footage", "beta_table": "model.schedules", "teacher_forcing_ratio": "model.schedules",
+    "psnr_per_frame": "evaluation.metrics", "save_model": "inference.export", "Generator": "inference.predict", "write_gif": "data.film",
+    "train": "training.loop", "load_sequences": "data.sequences", "evaluate_sequence": "evaluation.evaluate",
 }
 __all__ = list(_HOME)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvae_tf.errors import InputError
-from cvae_tf.schedules import KL_ANNEAL_TYPES
+from cvae_tf.model.schedules import KL_ANNEAL_TYPES
 
 FLOAT32_MAX = 3.4e38
 STUDIO = "studio"  # the value of ``data_dir`` that stands for the built-in synthetic data set

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cvae_tf import studio
-from cvae_tf.data import Footage
-from cvae_tf.model import CVAE
-from cvae_tf.unet import UNet
+from cvae_tf.data.footage import Footage
+from cvae_tf.model.cvae import CVAE
+from cvae_tf.model.unet import UNet
+from cvae_tf.studio import scene as studio
 
 # ``--hypothesis-profile long`` looks for new cases; without it, the cases are the same each time.
 hypothesis.settings.register_profile("short", max_examples=60, deadline=None, derandomize=True, database=None)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from conftest import ROOT
 from PIL import Image
 
-from cvae_tf.checkpoints import CheckpointFolder
 from cvae_tf.config import Config
+from cvae_tf.training.checkpoint import CheckpointFolder
 
 STUDIO = ROOT / "saved_models" / "studio"
 

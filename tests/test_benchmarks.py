@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from cvae_tf.lab_network import LabNetwork
+from cvae_tf.lab.network import LabNetwork
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import throughput  # noqa: E402

@@ -7,15 +7,18 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from cvae_tf import compare, evaluate, export_torch, import_torch, prediction, study
 from cvae_tf.config import parse_train_args
+from cvae_tf.evaluation import evaluate
+from cvae_tf.experiments import compare, study
+from cvae_tf.inference import predict as prediction
+from cvae_tf.lab import export_torch, import_torch
 
 NOTEBOOK = json.loads((ROOT / "notebooks" / "colab.ipynb").read_text())
 SHOWN = (ROOT / "README.md").read_text() + "\n" + "\n".join(
     "".join(cell["source"]).replace("!", "") for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
-PARSERS = {"cvae_tf.import_torch": import_torch.parse_args, "cvae_tf.export_torch": export_torch.parse_args,
-           "train.py": parse_train_args, "predict.py": prediction.parse_args, "cvae_tf.evaluate": evaluate.parse_args,
-           "cvae_tf.compare": compare.parse_args, "cvae_tf.study": study.parse_args}
+PARSERS = {"cvae_tf.lab.import_torch": import_torch.parse_args, "cvae_tf.lab.export_torch": export_torch.parse_args,
+           "train.py": parse_train_args, "predict.py": prediction.parse_args, "cvae_tf.evaluation.evaluate": evaluate.parse_args,
+           "cvae_tf.experiments.compare": compare.parse_args, "cvae_tf.experiments.study": study.parse_args}
 COMMANDS = sorted(set(re.findall(r"^python (?:-m )?((?:train\.py|predict\.py|cvae_tf\.(?!studio)\w+).*)$", SHOWN,
                                  re.MULTILINE)))
 

@@ -16,14 +16,14 @@ from conftest import give_colours
 from hypothesis import assume, given, settings
 from PIL import Image
 
-from cvae_tf import data, images
-from cvae_tf.checkpoints import CheckpointFolder
 from cvae_tf.config import PRESETS, Config, load_config, parse_train_args
-from cvae_tf.data import Clips, Footage
+from cvae_tf.data import footage as data
+from cvae_tf.data.footage import Clips, Footage, images
 from cvae_tf.errors import InputError
 from cvae_tf.files import read_csv
-from cvae_tf.schedules import KL_ANNEAL_TYPES, beta_table, milestone_factor, teacher_forcing_ratio
-from cvae_tf.training import build_model
+from cvae_tf.model.schedules import KL_ANNEAL_TYPES, beta_table, milestone_factor, teacher_forcing_ratio
+from cvae_tf.training.checkpoint import CheckpointFolder
+from cvae_tf.training.loop import build_model
 
 EXAMPLES = settings.default.max_examples
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Config)}

@@ -103,12 +103,12 @@ def test_help_groups_the_flags(tmp_path):
     (["predict.py", "--output", "film.avi"], "error: --output must end in .gif"),
     (["predict.py", "--poses", "x"], "error: --poses needs the first frame"),
     (["predict.py", "--samples", "0"], "error: --samples must be from 1 to 64"),
-    (["-m", "cvae_tf.studio", "out", "--train", "0"], "error: --train must be at least 1"),
-    (["-m", "cvae_tf.export_torch", "--model", "nowhere", "--out", "x"], "error: nowhere/config.json: cannot be read"),
+    (["-m", "cvae_tf.studio.scene", "out", "--train", "0"], "error: --train must be at least 1"),
+    (["-m", "cvae_tf.lab.export_torch", "--model", "nowhere", "--out", "x"], "error: nowhere/config.json: cannot be read"),
     (["predict.py", "--csv", "x.csv"], "error: --csv cannot be given without --data_dir"),
-    (["-m", "cvae_tf.evaluate", "--model", "nowhere"], "error: nowhere: no SavedModel in this folder"),
-    (["-m", "cvae_tf.compare", "nowhere", "--out", "x"], "error: nowhere: no config.json in this folder"),
-    (["-m", "cvae_tf.study", "--out", "x", "--tfr", "0"], "error: --tfr cannot be given to a study"),
+    (["-m", "cvae_tf.evaluation.evaluate", "--model", "nowhere"], "error: nowhere: no SavedModel in this folder"),
+    (["-m", "cvae_tf.experiments.compare", "nowhere", "--out", "x"], "error: nowhere: no config.json in this folder"),
+    (["-m", "cvae_tf.experiments.study", "--out", "x", "--tfr", "0"], "error: --tfr cannot be given to a study"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(words, message, tmp_path):
     done = run_program(*words, cwd=tmp_path)
@@ -119,6 +119,6 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, tmp_path):
 
 
 def test_studio_writes_a_data_set(tmp_path):
-    text = _ok(run_program("-m", "cvae_tf.studio", "tree", "--train", "2", "--length", "3", "--variety", cwd=tmp_path))
+    text = _ok(run_program("-m", "cvae_tf.studio.scene", "tree", "--train", "2", "--length", "3", "--variety", cwd=tmp_path))
     assert "tree: 2 training sequences" in text
     assert len(list((tmp_path / "tree" / "train" / "train_img").iterdir())) == 6

@@ -1,0 +1,1 @@
+"""Footage and training clips, images and films on disk."""

@@ -1,0 +1,133 @@
+"""The sequences that an evaluation is about: whole, each frame with its pose, from a folder or from the studio."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cvae_tf.config import STUDIO
+from cvae_tf.data import images
+from cvae_tf.errors import InputError
+from cvae_tf.studio import scene as studio
+
+STUDIO_TEST = range(1001, 1006)  # beyond what any training uses; five, like the lab's test sequences
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """An uncut sequence.
+
+    Attributes:
+        name: what it is called in reports, unlike any other.
+        frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t are the same instant.
+        note: what a reader of the numbers should know of it, or nothing.
+    """
+
+    name: str
+    frames: np.ndarray
+    poses: np.ndarray
+    note: str = ""
+
+
+def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False,
+                   studio_lamp=False):
+    """The sequences of a split, in the order of their numbers, at the size of a model's frames.
+
+    Args:
+        data_dir: folder in the lab's layout, or ``"studio"``.
+        split: ``"val"``, ``"test"``, or a folder in ``data_dir`` or elsewhere. It holds ``*_img`` and ``*_label``, with
+            images in them, cut where their numbers have a gap, or with a numbered folder of images for each sequence.
+        height, width: of the model's frames.
+        studio_seed, studio_variety, studio_lamp: of the studio.
+
+    Raises:
+        InputError: a folder is missing or empty, a frame lacks its pose or a pose its true frame, an image is
+            unreadable, or the images of a folder differ in size or are smaller than the model's frames.
+    """
+    if data_dir == STUDIO:
+        numbers = {"val": [0], "test": STUDIO_TEST}.get(split)
+        if numbers is None:
+            raise InputError(f"--split must be val or test with --data_dir {STUDIO}, received '{split}'")
+        pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety,
+                                  lamp=studio_lamp)
+        return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
+    folder, found = split_folder(data_dir, split), []
+    arrays = images.read_arrays(folder, height, width)
+    if arrays:
+        frames, poses, runs, _ = arrays
+        return [Sequence(f"{start} to {start + length - 1}", frames[start:start + length], poses[start:start + length])
+                for start, length in runs if length > 1]
+    for name, frame_folder, pose_folder in sequence_folders(folder):
+        frame_paths, pose_paths = images.pair(frame_folder, pose_folder)
+        poses = len(images.list_images(pose_folder))
+        if len(frame_paths) < poses:
+            raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
+                             "an evaluation needs the true frame of every pose")
+        note = _squeezed(frame_paths[0], height, width)
+        cached = f"{folder.name}_{name}" if name else folder.name
+        frames, poses, _ = images.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
+        parts = images.uncut(frame_paths)
+        for start, length in parts:
+            span = f"{frame_paths[start].stem} to {frame_paths[start + length - 1].stem}"
+            called = f"{name}: {span}" if name and len(parts) > 1 else name or span
+            if length > 1:
+                cut = slice(start, start + length)
+                found.append(Sequence(called, frames[cut], poses[cut], note))
+    if not found:
+        raise InputError(f"{folder}: no two frames with consecutive numbers; there is nothing to predict")
+    return found
+
+
+def split_folder(data_dir, split):
+    """The folder of a split: in ``data_dir`` or, unless it is called val or test, elsewhere.
+
+    Raises:
+        InputError: it is neither.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --data_dir takes a folder in the lab's layout")
+    folder = root / split
+    if not folder.is_dir() and split not in ("val", "test"):
+        folder = Path(split)
+    if not folder.is_dir():
+        raise InputError(f"{root / split}: no such folder; --split takes val, test or a folder with *_img and *_label")
+    return folder
+
+
+def _only(folder, kind):
+    """The one folder ``*_img`` or ``*_label`` in ``folder``."""
+    found = [path for path in folder.glob(f"*_{kind}") if path.is_dir()]
+    if len(found) != 1:
+        raise InputError(f"{folder}: {len(found)} folders named *_{kind}; expected one, such as {folder.name}_{kind}")
+    return found[0]
+
+
+def sequence_folders(folder):
+    """(name, folder of frames, folder of poses) of the sequences of a split, in the order of their numbers.
+
+    One without a name where the images lie directly in ``*_img``.
+
+    Raises:
+        InputError: there is no one ``*_img`` or ``*_label``, or a sequence has frames or poses alone.
+    """
+    frame_root, pose_root = (_only(folder, kind) for kind in ("img", "label"))
+    below, poses_below = ({path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+                          for root in (frame_root, pose_root))
+    files = [path for path in frame_root.glob("*.[pP][nN][gG]") if not path.name.startswith(".")]
+    if files or not below:
+        return [("", frame_root, pose_root)]
+    for name in sorted(below ^ poses_below):
+        has, lacks = (frame_root, pose_root) if name in below else (pose_root, frame_root)
+        raise InputError(f"{lacks / name}: no such folder, for the sequence in {has / name}")
+    names = sorted(below, key=lambda name: (int("0" + "".join(re.findall(r"\d", name))), name))
+    return [(name, frame_root / name, pose_root / name) for name in names]
+
+
+def _squeezed(path, height, width):
+    """A note where an image's shape is not that of the model's frames, or nothing."""
+    w, h = images.image_size(path)
+    if abs(w * height / (h * width) - 1) > 0.01:
+        return f"Images of {w}x{h} pixels were squeezed into the model's {width}x{height}, as in training."
+    return ""

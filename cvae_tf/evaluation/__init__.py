@@ -1,0 +1,1 @@
+"""Picture quality: measures, reports and plots."""

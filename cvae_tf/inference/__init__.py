@@ -1,0 +1,1 @@
+"""Exported models, and films made with them."""

@@ -1,0 +1,228 @@
+"""The lab's network, layer by layer: five convolutional parts at full resolution, 1,585,620 trainable parameters.
+
+Convolutions start as PyTorch's do: kernel and bias uniform within +-1/sqrt(fan_in).
+"""
+
+import keras
+import tensorflow as tf
+
+from cvae_tf.model.network import Network, over_time
+
+
+def _uniform(fan_in):
+    return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+
+
+def _conv(inputs, outputs, kernel, padding="same", **kwargs):
+    fan_in = inputs * kernel**2
+    return keras.layers.Conv2D(outputs, kernel, padding=padding, kernel_initializer=_uniform(fan_in),
+                               bias_initializer=_uniform(fan_in), **kwargs)
+
+
+def _depthwise_conv(kernel):
+    return keras.layers.DepthwiseConv2D(kernel, padding="same", depthwise_initializer=_uniform(kernel**2),
+                                        bias_initializer=_uniform(kernel**2))
+
+
+class ResidualBlock(keras.layers.Layer):
+    """Two 3x3 convolutions, each with LeakyReLU 0.01, beside a skip (1x1 where the width changes); a plain sum."""
+
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(**kwargs)
+        self.conv1 = _conv(inputs, outputs, 3)
+        self.conv2 = _conv(outputs, outputs, 3)
+        self.skip = _conv(inputs, outputs, 1) if inputs != outputs else None
+
+    def call(self, x):
+        h = tf.nn.leaky_relu(self.conv1(x), 0.01)
+        h = tf.nn.leaky_relu(self.conv2(h), 0.01)
+        return h + (self.skip(x) if self.skip else x)
+
+
+class DepthConv(keras.layers.Layer):
+    """1x1, LeakyReLU 0.01, depthwise 3x3, 1x1, beside a skip (1x1 where the width changes)."""
+
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(**kwargs)
+        self.conv1 = _conv(inputs, inputs, 1)
+        self.depth_conv = _depthwise_conv(3)
+        self.conv2 = _conv(inputs, outputs, 1)
+        self.adaptor = _conv(inputs, outputs, 1) if inputs != outputs else None
+
+    def call(self, x):
+        h = tf.nn.leaky_relu(self.conv1(x), 0.01)
+        return self.conv2(self.depth_conv(h)) + (self.adaptor(x) if self.adaptor else x)
+
+
+class ConvFFN(keras.layers.Layer):
+    """1x1 to four times the width, one half gated by LeakyReLU 0.1 of the other, 1x1 back, plus the input."""
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = _conv(channels, 4 * channels, 1)
+        self.conv_out = _conv(2 * channels, channels, 1)
+
+    def call(self, x):
+        value, gate = tf.split(self.conv(x), 2, axis=-1)
+        return x + self.conv_out(value * tf.nn.leaky_relu(gate, 0.1))
+
+
+def _depth_conv_block(inputs, outputs):
+    return [DepthConv(inputs, outputs), ConvFFN(outputs)]
+
+
+class _Chain(keras.layers.Layer):
+    """Layers one after the other."""
+
+    def __init__(self, blocks, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = blocks
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class FrameEncoder(_Chain):
+    """The lab's RGB_Encoder: (B, H, W, 3) -> (B, H, W, F)."""
+
+    def __init__(self, outputs, **kwargs):
+        eighth, quarter, half = outputs // 8, outputs // 4, outputs // 2
+        super().__init__([
+            ResidualBlock(3, eighth), *_depth_conv_block(eighth, eighth),
+            ResidualBlock(eighth, quarter), *_depth_conv_block(quarter, quarter),
+            ResidualBlock(quarter, half), *_depth_conv_block(half, half),
+            _conv(half, outputs, 3),
+        ], **kwargs)
+
+
+class BatchNorm(keras.layers.Layer):
+    """PyTorch's BatchNorm2d for a sequence: each instant is a batch of its own, as the lab encodes pose after pose.
+
+    Unlike Keras's, the running variance is of unbiased variances, and T instants move the running statistics T times.
+    """
+
+    MOMENTUM, EPSILON = 0.1, 1e-5  # PyTorch's momentum is the share of what is new
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+        self.running_mean = self.add_weight(shape=(channels,), initializer="zeros", trainable=False, name="mean")
+        self.running_variance = self.add_weight(shape=(channels,), initializer="ones", trainable=False, name="variance")
+
+    def call(self, x, by_batch=False, update=False):
+        """Normalise x (T, B, H, W, C), by the statistics of each instant or by the running ones."""
+        mean, variance = self.running_mean, self.running_variance
+        if by_batch:
+            mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)  # (T, 1, 1, 1, C)
+        if update:
+            count = tf.cast(tf.reduce_prod(tf.shape(x)[1:4]), x.dtype)
+            self._move(self.running_mean, mean)
+            self._move(self.running_variance, variance * count / (count - 1))
+        return tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, self.EPSILON)
+
+    def _move(self, running, values):
+        """``running = 0.9 running + 0.1 value`` for the value of each instant in turn, written out."""
+        values = tf.reshape(values, [-1, values.shape[-1]])
+        keep = 1 - self.MOMENTUM
+        later = tf.range(tf.shape(values)[0] - 1, -1, -1)  # instants after each
+        weights = self.MOMENTUM * keep ** tf.cast(later, values.dtype)
+        remaining = keep ** tf.cast(tf.shape(values)[0], values.dtype)
+        running.assign(remaining * running + tf.linalg.matvec(values, weights, transpose_a=True))
+
+
+class PoseEncoder(keras.layers.Layer):
+    """The lab's Label_Encoder: (T, B, H, W, 3) -> (T, B, H, W, L). Its ``LeakyReLU(True)`` is the identity.
+
+    Outside training, ``batch_norm="inference"`` normalises by the running statistics, and ``"train"`` by those of the
+    batch, as the lab does, whose template never leaves training mode.
+    """
+
+    def __init__(self, outputs, batch_norm="inference", **kwargs):
+        super().__init__(**kwargs)
+        self.batch_norm = batch_norm
+        self.conv = _conv(3, outputs // 2, 7, padding="valid")
+        self.norm = BatchNorm(outputs // 2, dtype="float32")
+        self.block = ResidualBlock(outputs // 2, outputs)
+
+    def call(self, poses, training=False):
+        padded = tf.pad(poses, [[0, 0], [0, 0], [3, 3], [3, 3], [0, 0]], mode="REFLECT")
+        h = self.norm(over_time(self.conv, padded), by_batch=training or self.batch_norm == "train", update=training)
+        return over_time(self.block, h)
+
+
+class GaussianPredictor(_Chain):
+    """The lab's Gaussian_Predictor: features of a frame and its pose -> mean and log variance, each (B, H, W, N)."""
+
+    def __init__(self, inputs, latents, **kwargs):
+        quarter, half = latents // 4, latents // 2
+        super().__init__([
+            ResidualBlock(inputs, quarter), *_depth_conv_block(quarter, quarter),
+            ResidualBlock(quarter, half), *_depth_conv_block(half, half),
+            ResidualBlock(half, latents),  # then the lab's LeakyReLU(True), the identity
+            _conv(latents, 2 * latents, 1),
+        ], **kwargs)
+
+    def call(self, frame_features, pose_features):
+        return tuple(tf.split(super().call(tf.concat([frame_features, pose_features], -1)), 2, axis=-1))
+
+
+class DecoderFusion(_Chain):
+    """The lab's Decoder_Fusion: features of frame and pose, and z -> (B, H, W, D)."""
+
+    def __init__(self, inputs, outputs, **kwargs):
+        quarter, half = inputs // 4, inputs // 2
+        super().__init__([
+            *_depth_conv_block(inputs, inputs), ResidualBlock(inputs, quarter),
+            *_depth_conv_block(quarter, half), ResidualBlock(half, half),
+            *_depth_conv_block(half, outputs // 2), _conv(outputs // 2, outputs, 1),
+        ], **kwargs)
+
+    def call(self, frame_features, pose_features, z):
+        return super().call(tf.concat([frame_features, pose_features, z], -1))
+
+
+class Generator(_Chain):
+    """The lab's Generator: (B, H, W, D) -> (B, H, W, 3), unbounded: no sigmoid, no clamp."""
+
+    def __init__(self, inputs, **kwargs):
+        half, quarter, eighth = inputs // 2, inputs // 4, inputs // 8
+        super().__init__([
+            *_depth_conv_block(inputs, inputs),
+            ResidualBlock(inputs, half), *_depth_conv_block(half, half),
+            ResidualBlock(half, quarter), *_depth_conv_block(quarter, quarter),
+            ResidualBlock(quarter, eighth), *_depth_conv_block(eighth, eighth),
+            _conv(eighth, 3, 1, dtype="float32"),  # pixels, in mixed precision too
+        ], **kwargs)
+
+
+class LabNetwork(Network):
+    """The lab's network. It has no context frame; its latent map is as large as the frame.
+
+    Args:
+        F_dim, L_dim, N_dim, D_out_dim: channels of frame features, pose features, latent map and fused features.
+        batch_norm: outside training, ``"inference"`` or ``"train"``; see `PoseEncoder`.
+    """
+
+    def __init__(self, F_dim=128, L_dim=32, N_dim=12, D_out_dim=192, batch_norm="inference", **kwargs):
+        super().__init__(**kwargs)
+        self.F_dim, self.L_dim, self.N_dim, self.D_out_dim = F_dim, L_dim, N_dim, D_out_dim
+        self.frame_encoder = FrameEncoder(F_dim)
+        self.pose_encoder = PoseEncoder(L_dim, batch_norm)
+        self.gaussian_predictor = GaussianPredictor(F_dim + L_dim, N_dim)
+        self.decoder_fusion = DecoderFusion(F_dim + L_dim + N_dim, D_out_dim)
+        self.generator = Generator(D_out_dim)
+
+    def latent_shape(self, height, width):
+        return height, width, self.N_dim
+
+    def encode_context(self, frame):
+        return ()
+
+    def encode_poses(self, poses, training=False):
+        return self.pose_encoder(poses, training=training)
+
+    def decode(self, frame_features, pose_features, z, context):
+        return self.generator(self.decoder_fusion(frame_features, pose_features, z))

@@ -1,0 +1,1 @@
+"""The method: the conditional VAE, its networks, losses, schedules and time loop."""

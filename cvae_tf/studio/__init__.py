@@ -1,0 +1,1 @@
+"""The studio: synthetic footage of a person in a room."""

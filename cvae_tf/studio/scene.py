@@ -1,0 +1,228 @@
+"""The studio: synthetic footage of a person in a lit grey room, with the pose of each frame drawn beside it.
+
+    python -m cvae_tf.studio.scene OUT [--train 4] [--seed 0] [--variety] [--lamp] [--frame_H 32] [--frame_W 64]
+
+writes it to disk in the lab's layout. A person moves as in `motion`; a camera projects the joints; Pillow draws the
+body in the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure function of its arguments.
+"""
+
+import colorsys
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cvae_tf import errors
+from cvae_tf.config import normalise_flags, parser_for
+from cvae_tf.errors import InputError
+from cvae_tf.files import atomic
+from cvae_tf.studio import person as motion
+
+LENGTH = 630  # frames in a sequence, as in the lab
+
+CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
+FACE_HIDDEN = -0.5  # cosine of the yaw up to which it is
+PERSON = 0.74  # height of the person at z = 0 over that of the frame
+
+SKIN, HAIR = (196, 150, 124), (44, 34, 30)
+CLOTHES = (("shirt", (72, 92, 120)), ("trousers", (30, 30, 36)), ("shoes", (22, 20, 20)))
+LAMPS = ((225, 60, 50), (60, 190, 80), (60, 90, 230))
+BODY = (  # bones, thickness in body heights, what colours them
+    ("left_hip", "left_knee", 0.085, "trousers"), ("left_knee", "left_ankle", 0.065, "trousers"),
+    ("left_ankle", "left_toe", 0.05, "shoes"),
+    ("right_hip", "right_knee", 0.085, "trousers"), ("right_knee", "right_ankle", 0.065, "trousers"),
+    ("right_ankle", "right_toe", 0.05, "shoes"),
+    ("left_shoulder", "left_elbow", 0.055, "shirt"), ("left_elbow", "left_wrist", 0.05, "shirt"),
+    ("right_shoulder", "right_elbow", 0.055, "shirt"), ("right_elbow", "right_wrist", 0.05, "shirt"),
+    ("pelvis", "neck", 0.15, "shirt"), ("left_shoulder", "right_shoulder", 0.065, "shirt"),
+    ("left_hip", "right_hip", 0.10, "trousers"),
+)
+LIMBS = (  # of the drawn pose, with their colours
+    ("head", "nose", (190, 0, 255)), ("neck", "head", (130, 0, 220)), ("neck", "pelvis", (60, 40, 255)),
+    ("neck", "right_shoulder", (0, 90, 255)), ("right_shoulder", "right_elbow", (0, 130, 255)),
+    ("right_elbow", "right_wrist", (0, 170, 255)),
+    ("neck", "left_shoulder", (0, 190, 200)), ("left_shoulder", "left_elbow", (0, 200, 170)),
+    ("left_elbow", "left_wrist", (0, 210, 140)),
+    ("pelvis", "right_hip", (60, 190, 60)), ("right_hip", "right_knee", (70, 200, 0)),
+    ("right_knee", "right_ankle", (120, 210, 0)), ("right_ankle", "right_toe", (170, 200, 0)),
+    ("pelvis", "left_hip", (255, 70, 40)), ("left_hip", "left_knee", (255, 50, 50)),
+    ("left_knee", "left_ankle", (255, 110, 0)), ("left_ankle", "left_toe", (255, 170, 0)),
+)
+
+
+def limb_hues():
+    """Hues in degrees of the drawn pose: of left limbs, of the same limbs on the right, and of the others."""
+    hues = {(a, b): 360 * colorsys.rgb_to_hsv(*colour)[0] for a, b, colour in LIMBS}
+    left = [limb for limb in hues if limb[1].startswith("left")]
+    right = [tuple(joint.replace("left", "right") for joint in limb) for limb in left]
+    others = [limb for limb in hues if limb not in (*left, *right)]
+    return tuple([hues[limb] for limb in limbs] for limbs in (left, right, others))
+
+
+def _project(points, height, width):
+    """(..., 3) in body heights -> (..., 2) pixels, and (...) pixels per body height there."""
+    scale = PERSON * height * CAMERA_DISTANCE / (CAMERA_DISTANCE - points[..., 2])
+    horizon = 0.87 * height - PERSON * height * CAMERA_HEIGHT  # feet at z = 0 stand at 0.87 of the height
+    x = 0.5 * width + scale * points[..., 0]
+    y = horizon + scale * (CAMERA_HEIGHT - points[..., 1])
+    return np.stack([x, y], -1), scale
+
+
+def _room(height, width, light, tint):
+    """The empty room (height, width, 3) float, 0 to 255: a wall with ceiling lights, and a floor."""
+    y, x = np.mgrid[0:height, 0:width] / float(height)
+    aspect = width / height
+    grey = 0.60 + 0.16 * np.exp(-(((x - light * aspect) / 0.7) ** 2) - ((y - 0.55) / 0.45) ** 2)
+    for spot in np.linspace(0.12, 0.88, 4):
+        grey += 0.22 * np.exp(-(((x - spot * aspect) / 0.16) ** 2) - (y / 0.13) ** 2)
+    grey -= 0.20 * np.exp(-((y - 0.02) / 0.10) ** 2) * (0.5 + 0.5 * np.cos(x * 9.0))
+    grey += 0.07 / (1 + np.exp(-(y - 0.80) / 0.015))
+    grey -= 0.12 * ((x / aspect - 0.5) / 0.5) ** 4
+    return 255 * np.clip(grey, 0, 1)[..., None] * np.asarray(tint)
+
+
+def _line(draw, start, end, width, colour):
+    """A line with round ends."""
+    draw.line([*start, *end], fill=colour, width=max(1, round(width)))
+    r = width / 2
+    for x, y in (start, end):
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
+
+
+def _lamp_colours(random, hidden):
+    """Index into `LAMPS` for each frame, drawn anew whenever the lamp comes out of hiding; -1 where it is hidden."""
+    episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
+    colours = random.integers(len(LAMPS), size=len(hidden))[np.concatenate([[0], episode])]
+    return np.where(hidden, -1, colours)
+
+
+def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
+    """Shadow, then the bones from the farthest to the nearest, then the head."""
+    def shade(colour, depth):
+        return tuple(int(np.clip(c * brightness * (1 + 1.6 * depth), 0, 255)) for c in colour)
+
+    (x, y), scale = points["floor"][t], scales["floor"][t]
+    draw.ellipse([x - 0.22 * scale, y - 0.03 * scale, x + 0.22 * scale, y + 0.05 * scale], fill=(40, 40, 45, 70))
+    for a, b, thickness, cloth in sorted(BODY, key=lambda bone: depths[bone[0]][t] + depths[bone[1]][t]):
+        depth = 0.5 * (depths[a][t] + depths[b][t])
+        _line(draw, points[a][t], points[b][t], thickness * scales[a][t], shade(colours[cloth], depth))
+    for side in ("left", "right"):
+        (x, y), r = points[f"{side}_wrist"][t], 0.028 * scales[f"{side}_wrist"][t]
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=shade(SKIN, depths[f"{side}_wrist"][t]))
+    (x, y), r = points["head"][t], 0.065 * scales["head"][t]
+    draw.ellipse([x - 0.85 * r, y - r, x + 0.85 * r, y + 1.1 * r], fill=shade(HAIR, 0))
+    if facing[t, 2] > FACE_HIDDEN:  # the face is seen unless the person looks away
+        x += 0.45 * r * facing[t, 0]
+        draw.ellipse([x - 0.68 * r, y - 0.5 * r, x + 0.68 * r, y + 1.1 * r], fill=shade(SKIN, 0))
+
+
+def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length=LENGTH):
+    """One sequence of the studio.
+
+    Args:
+        number: which sequence; each has a script of its own.
+        height, width: of a frame, in pixels.
+        seed: of the whole studio.
+        variety: other clothes and lighting in each sequence, instead of the same in all.
+        lamp: a lamp in the right hand colours the shirt while the hand is ahead of the shoulder, in one of three
+            colours, which no pose tells: a new one each time that the hand comes forward, some 20 in a sequence.
+        length: number of frames.
+
+    Returns:
+        ``(frames, poses)``, each (length, height, width, 3) uint8.
+    """
+    random = np.random.default_rng([seed, number])
+    script = motion.write_script(random, length)
+    colours, light, brightness, tint = dict(CLOTHES), 0.5, 1.0, (1.0, 0.985, 0.965)
+    if variety:
+        colours = {name: tuple(int(c) for c in random.integers(15, 200, 3)) for name, _ in CLOTHES}
+        light, brightness = random.uniform(0.25, 0.75), random.uniform(0.85, 1.1)
+        tint = 1 - random.uniform(0, 0.1, 3)
+    joints = motion.skeleton(script)
+    facing = joints.pop("forward")
+    joints["floor"] = joints["pelvis"] * (1, 0, 1)
+    over = max(1, min(4, 256 // height))  # drawn larger, then averaged, for smooth edges
+    projected = {name: _project(points, over * height, over * width) for name, points in joints.items()}
+    points = {name: pixels for name, (pixels, _) in projected.items()}
+    scales = {name: scale for name, (_, scale) in projected.items()}
+    depths = {name: position[:, 2] - joints["pelvis"][:, 2] for name, position in joints.items()}
+    lamps = np.full(length, -1)
+    if lamp:
+        outside = np.abs(points["floor"][:, 0] / (over * width) - 0.5) > 0.5
+        ahead = np.sum((joints["right_wrist"] - joints["right_shoulder"]) * facing, axis=1)  # of the hand
+        lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (ahead < 0))
+    room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
+    frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
+    for t in range(length):
+        frame = room.copy()
+        lit = {"shirt": LAMPS[lamps[t]]} if lamps[t] >= 0 else {}
+        _draw_person(ImageDraw.Draw(frame, "RGBA"), t, points, scales, depths, colours | lit, facing, brightness)
+        frames[t] = np.asarray(frame.reduce(over))
+        pose = Image.new("RGB", frame.size, "white")
+        draw = ImageDraw.Draw(pose)
+        for a, b, colour in LIMBS:
+            _line(draw, points[a][t], points[b][t], 0.03 * over * height * PERSON, colour)
+        poses[t] = np.asarray(pose.reduce(over))
+    return frames, poses
+
+
+def sequences(numbers, height, width, **options):
+    """A list of `sequence` for each of ``numbers``."""
+    return [sequence(number, height, width, **options) for number in numbers]
+
+
+# ---------------------------------------------------------------------- to disk
+
+def write_tree(out, train, height, width, *, length=LENGTH, **options):
+    """Write ``train`` training sequences, the validation sequence and one test sequence in the lab's layout.
+
+    ``options`` are those of `sequence`.
+
+    Sequence k starts at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears only when
+    it is complete.
+
+    Raises:
+        InputError: ``out`` exists and is not an empty folder, or cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; choose a new folder or remove it")
+    with atomic(out) as unfinished:
+        for number in range(train + 2):
+            frames, poses = sequence(number, height, width, length=length, **options)
+            split = "val" if number == 0 else "train" if number <= train else "test"
+            names = [f"frame{100_000 * number + t:08d}.png" for t in range(length)]
+            below = "0" if split == "test" else ""
+            for kind, images in (("img", frames), ("label", poses)):
+                folder = unfinished / split / f"{split}_{kind}" / below
+                folder.mkdir(parents=True, exist_ok=True)
+                count = 1 if (split, kind) == ("test", "img") else length  # a test sequence gives only its first frame
+                for name, image in zip(names[:count], images, strict=False):
+                    Image.fromarray(image).save(folder / name)
+
+
+def main():
+    """Command line: ``python -m cvae_tf.studio.scene OUT``."""
+    parser = parser_for("python -m cvae_tf.studio.scene", "Write studio footage to disk in the lab's layout.")
+    parser.add_argument("out", help="folder to make")
+    parser.add_argument("--train", type=int, default=4, help="training sequences")
+    parser.add_argument("--length", type=int, default=LENGTH, help="frames in a sequence")
+    parser.add_argument("--frame_H", type=int, default=32, help="frame height in pixels")
+    parser.add_argument("--frame_W", type=int, default=64, help="frame width in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
+    parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
+    parser.add_argument("--lamp", action="store_true", help="a lamp in the hand colours the shirt, as no pose tells")
+    args = parser.parse_args(normalise_flags(sys.argv[1:]))
+    limits = dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1))
+    for name, (low, high) in limits.items():
+        if not low <= getattr(args, name) <= high:
+            raise InputError(f"--{name} must be at least {low} and at most {high}, received {getattr(args, name)}")
+    write_tree(args.out, args.train, args.frame_H, args.frame_W, seed=args.seed, variety=args.variety,
+               lamp=args.lamp, length=args.length)
+    print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, "
+          f"{args.length} frames each")
+
+
+if __name__ == "__main__":
+    errors.run(main)

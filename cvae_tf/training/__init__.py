@@ -1,0 +1,1 @@
+"""Training runs: folder, loop, callbacks, checkpoints."""

@@ -1,0 +1,234 @@
+import csv
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from cvae_tf.config import PRESETS, Config
+from cvae_tf.errors import InputError
+from cvae_tf.evaluation import plots
+from cvae_tf.evaluation.plots import Line, line_figure
+from cvae_tf.experiments.compare import (
+    ANNEALING,
+    FIGURES,
+    FORCING,
+    compare,
+    figures,
+    labels,
+    load_run,
+    panels_by,
+    table,
+)
+from cvae_tf.experiments.study import plan
+from cvae_tf.files import write_csv
+from cvae_tf.model.schedules import beta_table, teacher_forcing_ratio
+from cvae_tf.training.callbacks import COLUMNS
+from cvae_tf.training.run import RunFolders
+
+STUDY = Config(**{**PRESETS["study"], "preset": "study", "num_epoch": 20})
+
+
+def _write_run(folder, config, epochs=None, offset=0.0):
+    """A run folder as a training leaves it, with made-up numbers; validated after epochs 2, 4, ..."""
+    folders = RunFolders(folder)
+    folder.mkdir(parents=True)
+    folders.config.write_text(config.to_json())
+    betas = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio)
+    rows = []
+    for epoch in range(config.num_epoch if epochs is None else epochs):
+        tfr = teacher_forcing_ratio(epoch, config.tfr, config.tfr_sde, config.tfr_d_step)
+        mse, kl = 1 / (epoch + 1) + offset, 0.1 / (epoch + 1)
+        validated = [20 - (epoch - 7) ** 2 / 10 + offset, 21 + offset, 16.0] if epoch % 2 else [""] * 3
+        rows.append([epoch, mse + betas[epoch] * kl, mse, kl, betas[epoch], tfr, 1e-3, 1, *validated, 0, 6.0, 0.5])
+    write_csv(folders.metrics, COLUMNS, rows)
+    if len(rows) > 1:
+        write_csv(folders.psnr_per_frame, ["frame", "psnr_prior", "psnr_posterior", "psnr_copy_first"],
+                  [[t, 20 + offset + t / 10, 30, 40 - t] for t in range(1, 11)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study_folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    return [_write_run(root / config.run_dir.split("/")[-1], config, offset=i / 10)
+            for i, config in enumerate(plan(STUDY, root))]
+
+
+@pytest.fixture(scope="module")
+def study_runs(study_folders):
+    return [load_run(folder) for folder in study_folders]
+
+
+def _drawn(figure):
+    """Title of a panel -> label -> (x, y), read back from the axes."""
+    return {axes.get_title(): {line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+                               for line in axes.get_lines()} for axes in figure.axes if axes.get_visible()}
+
+
+def test_a_study_is_drawn_in_a_panel_for_each_setting_of_the_other_schedule(study_runs):
+    made = figures(study_runs)
+    drawn = _drawn(made["1_training_loss_by_teacher_forcing"])
+    assert list(drawn) == ["Cyclical", "Monotonic", "WithoutKL"]
+    for panel in drawn.values():
+        assert list(panel) == ["tfr 1.0, -0.1 an epoch", "tfr 0.5, not decaying", "tfr 0.0"]
+    drawn = _drawn(made["3_training_loss_by_annealing"])
+    assert list(drawn) == ["tfr 1.0, -0.1 an epoch", "tfr 0.5, not decaying", "tfr 0.0"]
+    run = study_runs[5]  # Monotonic, tfr 0
+    x, y = drawn["tfr 0.0"]["Monotonic"]
+    assert x == list(range(1, 21)) and y == run.epochs["loss"].tolist()
+    assert _drawn(made["6_mse"])["tfr 0.0"]["Monotonic"][1] == run.epochs["mse"].tolist()
+    assert _drawn(made["7_kl"])["tfr 0.0"]["Monotonic"][1] == run.epochs["kl"].tolist()
+
+
+def test_validations_are_drawn_at_their_epochs_with_copy_first(study_runs):
+    drawn = _drawn(figures(study_runs)["2_validation_psnr_by_teacher_forcing"])["WithoutKL"]
+    x, y = drawn["tfr 0.5, not decaying"]
+    assert x == list(range(2, 21, 2))
+    np.testing.assert_allclose(y, [20 - (epoch - 1 - 7) ** 2 / 10 + 0.7 for epoch in x])
+    assert drawn["copy-first"][1] == [16.0] * 10
+
+
+def test_each_schedule_is_drawn_once(study_runs):
+    made = figures(study_runs)
+    (beta,), (forcing,) = (_drawn(made[name]).values() for name in ("4_beta", "8_teacher_forcing_ratio"))
+    assert {name: y for name, (_, y) in beta.items()} == {
+        kind: beta_table(kind, 20, 7, 1.0) for kind in ("Cyclical", "Monotonic", "WithoutKL")}
+    np.testing.assert_allclose(forcing["tfr 1.0, -0.1 an epoch"][1], [1] * 10 + [1 - 0.1 * i for i in range(1, 11)],
+                               atol=1e-9)
+    assert forcing["tfr 0.5, not decaying"][1] == [0.5] * 20 and len(forcing) == 3
+
+
+def test_psnr_per_frame_has_copy_first_as_a_thin_grey_line(study_runs):
+    figure = figures(study_runs)["5_psnr_per_frame"]
+    axes = figure.axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines["Cyclical"].get_ydata()) == pytest.approx([20 + t / 10 for t in range(1, 11)])
+    assert lines["copy-first"].get_linewidth() < lines["Cyclical"].get_linewidth()
+    assert list(lines["copy-first"].get_ydata()) == [40 - t for t in range(1, 11)]
+    assert axes.get_ylabel() == "PSNR (dB)" and figure.axes[0].get_xlabel() == "frame"
+
+
+def test_every_figure_has_labelled_axes_and_units(study_runs):
+    units = {"1": "(MSE + beta x nats)", "2": "(dB)", "3": "(MSE + beta x nats)", "4": "(1 per nat)", "5": "(dB)",
+             "6": "(pixels in [0, 1])", "7": "(nats per clip)", "8": "ratio"}
+    made = figures(study_runs)
+    assert set(made) == set(FIGURES)
+    for name, figure in made.items():
+        below = [axes for axes in figure.axes if axes.get_subplotspec().is_last_row()]
+        left = [axes for axes in figure.axes if axes.get_subplotspec().is_first_col()]
+        assert {axes.get_xlabel() for axes in below} == {"frame" if name[0] == "5" else "epoch"}
+        assert all(axes.get_ylabel().endswith(units[name[0]]) for axes in left), name
+
+
+def test_labels_name_only_what_differed_and_had_an_effect(tmp_path):
+    base = dict(PRESETS["demo"], num_epoch=2)
+    a = load_run(_write_run(tmp_path / "a", Config(**base, run_dir="a")))
+    b = load_run(_write_run(tmp_path / "b", Config(**base, run_dir="b", width=32, kl_anneal_cycle=3, tfr_sde=5)))
+    assert labels([a, b]) == ["width 24", "width 32"]  # cycles without Cyclical and a decay of 0 had no effect
+    assert labels([a, a]) == ["", ""]
+    assert [row[1] for row in table([a, dataclasses.replace(a, name="a2")])[1]] == ["a", "a2"]
+
+
+def test_data_sets_and_runs_of_one_name_are_told_apart(tmp_path):
+    base = dict(PRESETS["demo"], num_epoch=2)
+    folders = [_write_run(tmp_path / where / "demo-1", Config(**base, data_dir=f"/{where}/LAB")) for where in "xy"]
+    compare([*folders, folders[0]], tmp_path / "out")  # one of them twice
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [(row["run"], row["settings"]) for row in rows] == [("x/demo-1", "/x/LAB"), ("y/demo-1", "/y/LAB")]
+
+
+def test_schedules_of_other_lengths_are_both_drawn(tmp_path):
+    runs = [load_run(_write_run(tmp_path / str(n), dataclasses.replace(STUDY, num_epoch=n))) for n in (10, 20)]
+    (beta,) = _drawn(figures(runs)["4_beta"]).values()
+    assert {name: y for name, (_, y) in beta.items()} == {f"num_epoch {n}": beta_table("Cyclical", n, 7, 1.0)
+                                                          for n in (10, 20)}
+
+
+def test_a_run_called_like_a_curve_or_with_a_dollar_is_drawn_as_any(tmp_path):
+    folders = [_write_run(tmp_path / name, STUDY) for name in ("prior", "a$_$b")]
+    compare(folders, tmp_path / "out")
+    lines = figures([load_run(folder) for folder in folders])["5_psnr_per_frame"].axes[0].get_lines()
+    widths = {line.get_label(): line.get_linewidth() for line in lines}
+    assert widths["prior"] == widths["a$_$b"] > widths["copy-first"]
+
+
+def test_runs_of_other_lengths_networks_and_unfinished_ones_compare(tmp_path):
+    runs = [_write_run(tmp_path / "long", STUDY),
+            _write_run(tmp_path / "short", dataclasses.replace(STUDY, tfr=0.5), 3),
+            _write_run(tmp_path / "begun", dataclasses.replace(STUDY, tfr=0.0), 1),
+            _write_run(tmp_path / "lab", Config(**{**PRESETS["lab"], "preset": "lab", "num_epoch": 4}))]
+    compare(runs, tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert [(row["run"], row["epochs"], row["of"]) for row in rows] == [
+        ("long", "20", "20"), ("short", "3", "20"), ("begun", "1", "20"), ("lab", "4", "4")]
+    assert rows[2]["final_psnr_prior"] == "" and rows[2]["best_epoch"] == ""
+    assert "tfr 0.5" in rows[1]["settings"] and "lab" in rows[3]["settings"]
+
+
+def test_table_has_final_and_best_numbers(study_runs):
+    header, rows = table(study_runs)
+    first = dict(zip(header, rows[0], strict=True))
+    assert first["best_epoch"] == 8 and first["best_psnr_prior"] == "20.00"  # the parabola's top, epoch 7 from 0
+    assert first["final_psnr_prior"] == f"{20 - 12 ** 2 / 10:.2f}" and first["minutes"] == "2.0"
+    assert first["final_mse"] == "0.05" and first["psnr_copy_first"] == "16.00"
+
+
+def test_comparison_is_written_whole_as_png_and_pdf(study_folders, tmp_path, capsys):
+    for _ in range(2):  # the second replaces the first
+        compare(study_folders, tmp_path / "out")
+    names = sorted(path.stem for path in (tmp_path / "out").glob("*.png"))
+    assert len(names) == 9 and names == sorted(path.stem for path in (tmp_path / "out").glob("*.pdf"))
+    assert (tmp_path / "out" / names[0]).with_suffix(".pdf").read_bytes()[:5] == b"%PDF-"
+    assert (tmp_path / "out" / "table.md").read_text() in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_no_run_is_refused_and_nothing_is_written(study_folders, tmp_path):
+    def refused(message, *runs, out=tmp_path / "out"):
+        with pytest.raises(InputError, match=message):
+            compare(runs, out)
+        assert not (tmp_path / "out").exists()
+
+    (tmp_path / "folder").mkdir()
+    refused("folder: no config.json in this folder", study_folders[0], tmp_path / "folder")
+    (tmp_path / "folder" / "config.json").write_text(STUDY.to_json())
+    refused("no metrics.csv in this folder; let the run complete an epoch first", tmp_path / "folder")
+    (tmp_path / "folder" / "metrics.csv").write_text("epoch,loss\n0,1\n")
+    refused("holds no rows with the columns", tmp_path / "folder")
+    write_csv(tmp_path / "folder" / "metrics.csv", COLUMNS, [["x"] * len(COLUMNS)])
+    refused("holds something that is no number", tmp_path / "folder")
+    (tmp_path / "folder" / "metrics.csv").write_text(",".join(COLUMNS) + "\n1,2\n")
+    refused("line 2 has another number of cells than the first; is this file whole", tmp_path / "folder")
+    refused("is no earlier comparison", study_folders[0], out=tmp_path / "folder")
+    refused("is no earlier comparison", study_folders[0], out=study_folders[0].parent)
+    (tmp_path / "mine").mkdir()
+    for name in ("table.csv", "thesis.txt"):
+        (tmp_path / "mine" / name).write_text("mine")
+    refused("with the thesis.txt in it", study_folders[0], out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+
+
+def test_panels_fall_back_to_one_where_the_factor_does_not_tell_runs_apart(study_runs):
+    same = [study_runs[0], dataclasses.replace(study_runs[0], name="again")]
+    for factor in (FORCING, ANNEALING):
+        panels = panels_by(factor, same, lambda run, label: [Line(label, [1], [1])])
+        assert {title: [line.label for line in lines] for title, lines in panels.items()} == {
+            "": [study_runs[0].name, "again"]}
+
+
+def test_a_label_looks_alike_in_all_panels_and_comes_once_in_the_legend():
+    panels = {"a": [Line("x", [1, 2], [1, 2]), Line("y", [1, 2], [2, 1])], "b": [Line("y", [1, 2], [3, 4])]}
+    figure = line_figure(panels, "epoch", "dB")
+    first, second = figure.axes
+    styles = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in first.get_lines()}
+    assert styles["y"] == (second.get_lines()[0].get_color(), second.get_lines()[0].get_linestyle()) != styles["x"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", "y"]
+    assert plots.png(figure)[:4] == b"\x89PNG"
+
+
+def test_comparing_needs_no_tensorflow():
+    code = "import sys, cvae_tf.compare, cvae_tf.study; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

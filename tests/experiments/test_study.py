@@ -1,0 +1,123 @@
+"""The study's plan and its continuation; the training itself stands in with one that writes what a run leaves."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tensorboard.plugins.hparams import metadata
+from test_compare import STUDY, _write_run
+
+from cvae_tf.errors import InputError
+from cvae_tf.experiments import compare, study
+from cvae_tf.training import loop as training
+from cvae_tf.training.run import RunFolders
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the runs that were trained, in order; the fifth training is interrupted once."""
+    names = []
+
+    def train(config):
+        folders = RunFolders(Path(config.run_dir), Path(config.export_dir))
+        names.append(folders.root.name)
+        if len(names) == 5:
+            _write_run(folders.root, config, epochs=3)
+            raise KeyboardInterrupt
+        if folders.root.exists():
+            (folders.root / "metrics.csv").unlink()
+            folders.config.unlink()
+            (folders.root / "psnr_per_frame.csv").unlink()
+            folders.root.rmdir()
+        _write_run(folders.root, config)
+        folders.last_model.mkdir()
+        folders.export.mkdir(parents=True)
+
+    monkeypatch.setattr(training, "train", train)
+    return names
+
+
+def test_the_plan_is_every_schedule_with_every_schedule_and_nothing_else_differs():
+    runs = study.plan(STUDY, "out")
+    assert [(run.kl_anneal_type, run.tfr, run.tfr_d_step) for run in runs] == [
+        (kind, *forcing) for kind in ("Cyclical", "Monotonic", "WithoutKL")
+        for forcing in ((1.0, 0.1), (0.5, 0.0), (0.0, 0.1))]
+    chosen = {"kl_anneal_type", "tfr", "tfr_d_step", "run_dir", "export_dir"}
+    for run in runs:
+        assert all(getattr(run, name) == getattr(STUDY, name) for name in STUDY.__dataclass_fields__.keys() - chosen)
+    assert len({run.run_dir for run in runs} | {run.export_dir for run in runs}) == 18
+
+
+def test_an_interrupted_study_continues_and_repeats_no_finished_run(trained, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        study.study(STUDY, tmp_path / "out")
+    begun = list(trained)
+    study.study(STUDY, tmp_path / "out")
+    names = [Path(run.run_dir).name for run in study.plan(STUDY, "out")]
+    assert begun == names[:5] and trained[5:] == names[4:]
+    text = capsys.readouterr().out
+    assert "run 4 of 9" in text and "is finished already" in text and "minutes left" in text
+    assert len(list((tmp_path / "out" / "comparison").glob("*.png"))) == 9
+    study.study(STUDY, tmp_path / "out")
+    assert len(trained) == 10  # nothing was left to do
+
+
+def test_tensorboards_hparams_page_shows_what_the_study_varies_and_the_final_psnr(trained, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        study.study(STUDY, tmp_path / "out")
+    (path,) = (tmp_path / "out" / "runs").glob("*tfevents*")
+    content = {value.tag: value.metadata.plugin_data.content
+               for record in tf.compat.v1.train.summary_iterator(str(path)) for value in record.summary.value}
+    page = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
+    assert [one.name for one in page.hparam_infos] == ["kl_anneal_type", "tfr", "tfr_d_step"]
+    assert (page.metric_infos[0].name.group, page.metric_infos[0].name.tag) == ("validation", "epoch_psnr_prior")
+
+
+def test_another_study_in_the_same_folder_is_refused(trained, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        study.study(STUDY, tmp_path / "out")
+    with pytest.raises(InputError, match="was begun with --seed 0, now it is 1"):
+        study.study(dataclasses.replace(STUDY, seed=1), tmp_path / "out")
+
+
+def test_minutes_per_run_choose_one_number_of_steps_for_all_runs(trained, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(study, "steps_for", lambda config, minutes: measured.append(minutes) or 17)
+    monkeypatch.setattr(compare, "compare", lambda runs, out: None)
+    with pytest.raises(KeyboardInterrupt):
+        study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
+    study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
+    assert measured == [2.0]  # once, at the beginning
+    for minutes in (0.0, 3.0):
+        with pytest.raises(InputError, match="was begun with --minutes_per_run 2.0"):
+            study.study(STUDY, tmp_path / "out", minutes_per_run=minutes)
+    steps = {json.loads((folder / "config.json").read_text())["steps_per_epoch"]
+             for folder in (tmp_path / "out" / "runs").glob("*-tfr-*")}
+    assert steps == {17}
+
+
+def test_a_study_of_what_cannot_be_read_writes_nothing(trained, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        study.study(dataclasses.replace(STUDY, data_dir=str(tmp_path / "nowhere")), tmp_path / "out")
+    assert not list(tmp_path.iterdir()) and not trained
+
+
+def test_steps_for_measures_this_machine(monkeypatch):
+    small = dataclasses.replace(STUDY, width=4, frame_H=16, frame_W=32, max_frames=64, train_vi_len=4, batch_size=1)
+    clock = iter(range(1000))
+    monkeypatch.setattr(study.time, "monotonic", lambda: next(clock) * 0.5)  # every step takes half a second
+    assert study.steps_for(small, minutes=10) == 600 * 2 // 20
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--kl-anneal-type", "Cyclical"], "--kl_anneal_type cannot be given to a study"),
+    (["--run_dir=x"], "--run_dir cannot be given"),
+    (["--minutes_per_run", "-1"], "--minutes_per_run must be from 0"),
+    (["--minutes_per_run", "1", "--steps_per_epoch", "3"], "exclude each other"),
+    (["--nonsense", "1"], "unrecognized arguments"),
+])
+def test_flags_that_make_no_study_are_refused(words, message):
+    with pytest.raises(InputError, match=message):
+        study.parse_args(["--out", "out", *words])

@@ -1,0 +1,247 @@
+"""The lab's checkpoints, in and out, as a user brings and takes them."""
+
+import argparse
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, make_model, run_program
+
+# PyTorch's builds for CUDA bring Triton, whose LLVM and TensorFlow's abort in one process; it is not needed here.
+sys.modules.setdefault("triton", None)
+torch = pytest.importorskip("torch", reason="PyTorch is not installed; it is needed only for the lab's checkpoints")
+sys.path.insert(0, str(ROOT / "benchmarks"))
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization")  # of such a build without a GPU
+
+import torch_lab  # noqa: E402
+
+from cvae_tf import checkpoint_file, export_torch, import_torch, lab_checkpoint, prediction, training  # noqa: E402
+from cvae_tf.config import PRESETS, Config, load_config  # noqa: E402
+from cvae_tf.errors import InputError  # noqa: E402
+from cvae_tf.inference.export import save_model  # noqa: E402
+from cvae_tf.inference.predict import Generator  # noqa: E402
+from cvae_tf.lab.network import LabNetwork  # noqa: E402
+
+SIZES = dict(F_dim=24, L_dim=10, N_dim=8, D_out_dim=40)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model of other than the default widths, whose norm has seen data, and its checkpoint."""
+    torch.manual_seed(3)
+    model = torch_lab.LabModel(**SIZES)
+    norm = model.label_transformation[2]
+    with torch.no_grad():
+        for tensor, low, high in ((norm.running_mean, -1, 1), (norm.running_var, 0.5, 2), (norm.weight, 0.5, 2),
+                                  (norm.bias, -1, 1)):
+            tensor.uniform_(low, high)
+    path = tmp_path_factory.mktemp("torch") / "epoch=12.ckpt"
+    torch_lab.save_checkpoint(model, path, lr=1e-5, tfr=0.3, last_epoch=12)
+    return model, path
+
+
+@pytest.fixture(scope="module")
+def imported(checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "mine"
+    import_torch.import_torch(*import_torch.parse_args([str(checkpoint[1]), "--out", str(path), "--frame-H", "16",
+                                                        "--frame-W", "32"]))
+    return path
+
+
+def _poses(time, seed=0):
+    return np.random.default_rng(seed).random((time, 16, 32, 3), np.float32)
+
+
+def test_widths_come_from_the_tensors_and_the_model_is_like_a_trained_one(imported):
+    config = load_config(imported / "config.json")
+    assert {name: getattr(config, name) for name in SIZES} == SIZES
+    assert (config.network, config.batch_norm, config.frame_H, config.frame_W) == ("lab", "train", 16, 32)
+    signatures = set(tf.saved_model.load(str(imported)).signatures)
+    assert signatures == {"generate", "serving_default", "continue", "reconstruct"}
+
+
+@torch.no_grad()
+def test_the_imported_savedmodel_generates_what_pytorch_does(checkpoint, imported):
+    theirs, _ = checkpoint
+    theirs.train()  # the template never leaves it
+    first, poses = _poses(1)[0], _poses(12, 1)
+    # With z = 0, so that no noise has to agree.
+    ours = Generator(imported)(first, poses, temperature=0.0)
+    there = [torch.from_numpy(np.moveaxis(x, -1, -3).copy()) for x in (first[None], poses[:, None])]
+    expected = torch_lab.generate(theirs, *there, torch.zeros(12, 1, 8, 16, 32))
+    expected = np.moveaxis(expected[:, 0].numpy(), 1, -1)
+    assert np.mean((expected > 0) & (expected < 1)) > 0.2  # most are not just the clipping's
+    np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=1e-4)
+
+
+def test_batch_norm_is_the_templates_unless_told_otherwise():
+    for words, expected in (([], "train"), (["--batch-norm", "inference"], "inference")):
+        assert import_torch.parse_args(["x.ckpt", "--out", "out", *words])[1].batch_norm == expected
+
+
+def test_there_and_back_is_the_same_checkpoint(checkpoint, imported, tmp_path):
+    out = tmp_path / "epoch=40.ckpt"
+    export_torch.export_torch(export_torch.parse_args(["--model", str(imported), "--out", str(out)]))
+    content = torch.load(out, weights_only=True)
+    expected = torch.load(checkpoint[1], weights_only=True)["state_dict"]
+    assert list(sorted(content["state_dict"])) == list(sorted(expected))
+    for name, tensor in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(content["state_dict"][name], tensor), name
+    torch_lab.LabModel(**SIZES).load_state_dict(content["state_dict"])  # strict: as the template's Trainer loads it
+    assert (content["last_epoch"], content["tfr"], content["lr"]) == (40, 0.3, 1e-5)  # as they came
+
+
+def test_the_learning_rate_and_ratio_of_an_epoch_go_with_it(tmp_path, monkeypatch):
+    sizes = dict(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)
+    config = Config(**{**PRESETS["lab"], **sizes, "preset": "lab", "frame_H": 16, "frame_W": 32})
+    save_model(make_model(LabNetwork(**sizes)), tmp_path / "mine", config)
+    loaded = prediction.Generator(tmp_path / "mine")
+    monkeypatch.setattr(prediction, "Generator", lambda path: loaded)  # once is enough
+    network = training.build_network(config)
+    monkeypatch.setattr(training, "build_network", lambda config: network)
+    for epoch, lr, tfr in ((1, 1e-3, 1.0), (4, 1e-4, 1.0), (12, 1e-5, 0.7), (69, 1e-5, 0.0)):
+        out = tmp_path / f"epoch={epoch}.ckpt"
+        export_torch.export_torch(export_torch.parse_args(["--model", str(tmp_path / "mine"), "--out", str(out)]))
+        content = torch.load(out, weights_only=True)
+        assert content["last_epoch"] == epoch
+        assert content["lr"] == pytest.approx(lr) and content["tfr"] == pytest.approx(tfr)
+
+
+def test_a_trained_savedmodel_goes_to_pytorch(tmp_path):
+    sizes = dict(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)
+    model = make_model(LabNetwork(**sizes))
+    model.network.encode_poses(tf.constant(_poses(4)[:, None]), training=True)  # statistics other than at the start
+    save_model(model, tmp_path / "mine", Config(network="lab", frame_H=16, frame_W=32, **sizes))
+    export_torch.export_torch(export_torch.parse_args(["--model", str(tmp_path / "mine"), "--out",
+                                                       str(tmp_path / "epoch=1.ckpt")]))
+    theirs = torch_lab.LabModel(16, 8, 4, 16)
+    theirs.load_state_dict(torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)["state_dict"])
+    theirs.eval()
+    first, poses = _poses(1)[0], _poses(8, 1)
+    ours = Generator(tmp_path / "mine")(first, poses, temperature=0.0)
+    there = [torch.from_numpy(np.moveaxis(x, -1, -3).copy()) for x in (first[None], poses[:, None])]
+    expected = torch_lab.generate(theirs, *there, torch.zeros(8, 1, 4, 16, 32))
+    assert np.mean((ours > 0) & (ours < 1)) > 0.2
+    np.testing.assert_allclose(ours, np.clip(np.moveaxis(expected[:, 0].numpy(), 1, -1), 0, 1), atol=1e-4)
+
+
+# ---------------------------------------------------------------------- what is refused
+
+class _Code:
+    def __reduce__(self):
+        return print, ("this must never be printed",)
+
+
+def _damaged(kind):
+    state = dict(torch_lab.LabModel(**SIZES).state_dict())
+    if kind == "missing":
+        del state["Generator.3.conv2.bias"], state["Decoder_Fusion.0.block.0.depth_conv.weight"]
+    elif kind == "extra":
+        state["Generator.9.weight"] = torch.zeros(2)
+    elif kind == "shape":
+        state["frame_transformation.0.conv1.weight"] = torch.zeros(3, 3, 5, 5)
+    elif kind == "nan":
+        state["label_transformation.2.running_var"] *= float("nan")
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = LabNetwork(**SIZES)
+    network.build((16, 32, 3))
+    return network
+
+
+@pytest.mark.parametrize("kind, message", [
+    ("missing", "Decoder_Fusion.0.block.0.depth_conv.weight is missing; Generator.3.conv2.bias is missing"),
+    ("extra", "Generator.9.weight is not part of the network"),
+    ("shape", r"frame_transformation.0.conv1.weight is \[3, 3, 5, 5\] instead of \[3, 3, 3, 3\]"),
+    ("nan", "label_transformation.2.running_var holds something other than finite numbers"),
+])
+def test_a_checkpoint_that_does_not_fit_is_refused_with_what_does_not(kind, message, network):
+    before = [weight.numpy() for weight in network.weights]
+    with pytest.raises(InputError, match=message):
+        lab_checkpoint.load_state(network, _damaged(kind))
+    for old, weight in zip(before, network.weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())
+
+
+def test_another_networks_checkpoint_is_refused_by_file_and_nothing_is_written(tmp_path):
+    torch.save({"state_dict": {"layer.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+    wide = torch_lab.LabModel(**SIZES).state_dict()
+    wide["frame_transformation.6.bias"] = torch.zeros(100_000)
+    torch.save({"state_dict": wide}, tmp_path / "wide.ckpt")
+    for name, message in (("other", "other.ckpt: not a checkpoint of the lab's network: no tensor is named after"),
+                          ("wide", "wide.ckpt: frame_transformation.6.bias has 100000 elements")):
+        with pytest.raises(InputError, match=message):
+            import_torch.import_torch(*import_torch.parse_args([str(tmp_path / f"{name}.ckpt"), "--out",
+                                                                str(tmp_path / "out")]))
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_module_that_is_missing_altogether_is_listed(network):
+    state = {name: value for name, value in _damaged("none").items() if not name.startswith("Gaussian_Predictor")}
+    assert lab_checkpoint.dimensions_of(state) == {**SIZES, "N_dim": 12}
+    with pytest.raises(InputError, match="Gaussian_Predictor.0.conv1.bias is missing; .*; and [0-9]+ more"):
+        lab_checkpoint.load_state(network, state)
+
+
+def test_other_ways_to_save_a_state_dict_are_read(tmp_path):
+    """Of a DataParallel, with parameters instead of tensors, in half precision."""
+    model = torch_lab.LabModel(**SIZES).half()
+    state = {f"module.{name}": torch.nn.Parameter(value) if value.is_floating_point() else value
+             for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "lr": "fast"}, tmp_path / "a.ckpt")
+    read, settings = checkpoint_file.read_checkpoint(tmp_path / "a.ckpt")
+    assert read.keys() == model.state_dict().keys() and settings == {}
+    np.testing.assert_array_equal(read["Generator.7.weight"], model.Generator[7].weight.detach().float().numpy())
+
+
+def test_a_file_that_wants_code_run_or_is_damaged_is_refused_and_runs_nothing(checkpoint, tmp_path, capfd):
+    files = {"code.ckpt": "read safely .it wants to run print",
+             "old.ckpt": "not a checkpoint that can be read",
+             "args.ckpt": "it wants to run argparse.Namespace", "folder": "not a checkpoint that can be read",
+             "half.ckpt": "not a checkpoint that can be read", "empty.ckpt": "not a checkpoint that can be read",
+             "list.ckpt": "holds no state_dict of tensors", "none.ckpt": "no such file"}
+    torch.save({"state_dict": _Code()}, tmp_path / "code.ckpt")
+    (tmp_path / "old.ckpt").write_bytes(pickle.dumps({"state_dict": _Code()}))
+    whole = checkpoint[1].read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "args.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    for name, message in files.items():
+        with pytest.raises(InputError, match=message) as caught:
+            checkpoint_file.read_checkpoint(tmp_path / name)
+        assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+    assert "never be printed" not in "".join(capfd.readouterr())
+
+
+def test_without_pytorch_the_command_says_what_to_install(checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for call in (lambda: import_torch.import_torch(*import_torch.parse_args([str(checkpoint[1]), "--out",
+                                                                             str(tmp_path / "out")])),
+                 lambda: checkpoint_file.write_checkpoint(tmp_path / "x.ckpt", {}, 0.1, 0.0, 0)):
+        with pytest.raises(InputError, match="need PyTorch, which is not installed; pip install torch"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten_and_only_the_labs_network_goes_back(checkpoint, imported, tmp_path):
+    with pytest.raises(InputError, match="exists already"):
+        import_torch.import_torch(*import_torch.parse_args([str(checkpoint[1]), "--out", str(imported)]))
+    with pytest.raises(InputError, match="exists already"):
+        export_torch.export_torch(export_torch.parse_args(["--model", str(imported), "--out", str(checkpoint[1])]))
+    with pytest.raises(InputError, match="its network is 'unet'"):
+        export_torch.export_torch(export_torch.parse_args(["--model", str(ROOT / "saved_models" / "studio"), "--out",
+                                                           str(tmp_path / "x.ckpt")]))
+
+
+def test_the_command_ends_on_one_line_and_exit_code_2(tmp_path):
+    done = run_program("-m", "cvae_tf.lab.import_torch", "none.ckpt", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.strip() == "error: none.ckpt: no such file"
+    assert not list(tmp_path.iterdir())
