@@ -1,15 +1,21 @@
 """Pose-conditioned video prediction with a conditional VAE.
 
-The public names below load on first use, so that ``import cvae_tf`` and the light modules do not pay for TensorFlow.
+The public names below load on first use, so that ``import cvae_tf`` does not wait for TensorFlow. Where Keras is loaded
+already, the classes of the model load at once, so that ``keras.models.load_model`` knows them.
 """
 
 import importlib
+import sys
+
+__version__ = "0.2.0"
 
 _HOME = {
-    "CVAE": "model.cvae", "UNet": "model.unet", "LabNetwork": "lab.network", "Config": "config", "load_footage": "data.footage",
-    "Clips": "data.footage", "beta_table": "model.schedules", "teacher_forcing_ratio": "model.schedules",
-    "psnr_per_frame": "evaluation.metrics", "save_model": "inference.export", "Generator": "inference.predict", "write_gif": "data.film",
-    "train": "training.loop", "load_sequences": "data.sequences", "evaluate_sequence": "evaluation.evaluate",
+    "CVAE": "model.cvae", "UNet": "model.unet", "LabNetwork": "lab.network", "load_footage": "data.footage",
+    "cyclical": "model.schedules", "monotonic": "model.schedules", "constant": "model.schedules",
+    "linear_decay": "model.schedules", "EpochSchedules": "training.callbacks", "Config": "config",
+    "train": "training.loop", "ExportedModel": "inference.exported_model", "predict": "inference.predict",
+    "evaluate": "evaluation.evaluate", "compare": "experiments.compare", "study": "experiments.study",
+    "psnr_per_frame": "evaluation.metrics", "write_gif": "data.film",
 }
 __all__ = list(_HOME)
 
@@ -18,3 +24,13 @@ def __getattr__(name):
     if name not in _HOME:
         raise AttributeError(f"module 'cvae_tf' has no attribute {name!r}")
     return getattr(importlib.import_module(f"cvae_tf.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
+
+
+if "keras" in sys.modules:
+    from cvae_tf.lab import network as _network  # noqa: F401
+    from cvae_tf.model import cvae as _cvae  # noqa: F401
+    from cvae_tf.model import unet as _unet  # noqa: F401

@@ -1,74 +1,180 @@
-"""The model: one training step, free running with either latent, and the generation that gets exported.
+"""The model: one training step, free running with z from either distribution, and generation.
 
-The loss of a clip of T frames, per batch (the lab's and the report's reductions):
+The loss of a batch of clips of T frames (the reductions of the lab and the report):
 
     loss = sum_t mse_t + gdl * sum_t gd_t + beta * sum_t kl_t,   t = 1 .. T-1
 
-mse_t: mean over batch, pixels and channels, pixels in [0, 1]. gd_t: the same of differences between neighbouring pixels
-(ours, not the lab's). kl_t: nats, summed over the latent, mean over the batch.
+mse_t: mean over batch, pixels and channels, pixels in [0, 1]. gd_t: the same of the differences between neighbouring
+pixels (not in the lab). kl_t: nats, summed over the latent, mean over the batch.
+
+Public methods take clips as (B, T, H, W, 3). Inside, time is the first axis: (T, B, H, W, 3).
 """
 
 import keras
 import tensorflow as tf
 
-from cvae_tf.model import losses as elbo
-from cvae_tf.model.network import over_time
-from cvae_tf.model.rollout import by_stretches, rollout
+from cvae_tf.model import defaults, losses
+from cvae_tf.model.images import as_float, range_errors
+from cvae_tf.model.network import dimensions, over_time
+from cvae_tf.model.rollout import in_chunks, rollout
 
-# What a random number is for: a word of its seed, so that no two purposes share numbers.
+# Purposes of random numbers: a word of each seed, so that no two purposes share numbers.
 POSTERIOR, FORCING = 1, 2
 
-# Instants that a film is generated in at a time: pose features and noise exist for so many only, however long the film.
-STRETCH = 64
+# Frames of a film that are generated at a time: pose features and noise exist for so many, however long the film.
+GENERATION_CHUNK = 64
 
 
+@keras.saving.register_keras_serializable("cvae_tf")
 class CVAE(keras.Model):
     """Conditional VAE for video prediction.
 
-    Args:
-        network: a built `Network`.
-        seed: of all noise in training.
-        tfr_draw: what one teacher-forcing coin decides: ``"batch"``, ``"epoch"`` or ``"frame"``.
-        gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the report.
-        instants_at_once: with the gradient stopped, how many instants of a clip run forward and backward as one batch:
-            the same gradient, more memory, and fewer, larger operations.
-        gdl: weight of `elbo.gradient_difference` in the loss.
-        clip_norm: global norm above which the gradients of a step are scaled down.
-        xla: compile the gradient of each stretch with XLA, its time loop written out.
+    ``fit``, ``evaluate`` and ``predict`` take batches of clips from a ``tf.data.Dataset``, NumPy arrays or a generator:
+    a dict of ``frames`` and ``poses`` (B, T, H, W, 3) and, if wanted, ``context`` (B, H, W, 3), or ``(frames, poses)``;
+    uint8, or floats in [0, 1]. Frame t and pose t show the same instant. The context frame is the clip's first unless
+    given. ``predict`` gives the films of ``call``.
 
-    ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are set by `callbacks.EpochSchedules`; ``steps`` counts batches.
+    Args:
+        network: a `Network`.
+        beta: weight of the KL divergence, per nat.
+        teacher_forcing_ratio: probability, in [0, 1], that a step gets the true frame before as its input.
+        teacher_forcing_draw: the unit of one random draw: ``"batch"``, ``"epoch"`` or ``"frame"``.
+        gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the report.
+        gdl: weight of `losses.gradient_difference`.
+        clip_norm: global norm above which the gradients of a step are scaled down.
+        chunk_length: time steps of a clip that run forward and backward as one batch, with the gradient stopped: the
+            same gradient, in fewer and larger operations that take more memory. 0: the network's own choice.
+        xla: compile the gradient of each chunk with XLA, with its time loop written out; T must be known.
+        seed: of all noise in training.
+        frame_size: height and width of the frames in pixels, for `export`; known from the first batch if not given.
+
+    ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are variables, which `EpochSchedules` sets; ``steps`` counts
+    batches, ``skipped`` those whose loss or gradient was not finite.
     """
 
-    def __init__(self, network, seed=0, tfr_draw="batch", gradient_through_time=False, gdl=0.0, clip_norm=1.0,
-                 instants_at_once=16, xla=False, **kwargs):
+    def __init__(self, network, beta=defaults.BETA, teacher_forcing_ratio=defaults.TEACHER_FORCING_RATIO,
+                 teacher_forcing_draw=defaults.TEACHER_FORCING_DRAW, gradient_through_time=False, gdl=defaults.GDL,
+                 clip_norm=defaults.CLIP_NORM, chunk_length=defaults.CHUNK_LENGTH, xla=False, seed=0, frame_size=None,
+                 **kwargs):
         super().__init__(**kwargs)
-        self.network, self.seed, self.tfr_draw = network, seed, tfr_draw
-        self.gradient_through_time = gradient_through_time
-        self.gdl = gdl
-        self.clip_norm = clip_norm
-        self.instants_at_once = instants_at_once
-        self.xla = xla
-        for name, dtype in (("beta", "float32"), ("teacher_forcing_ratio", "float32"), ("epoch", "int32"),
-                            ("steps", "int32"), ("skipped", "int32"), ("skipped_in_a_row", "int32")):
-            setattr(self, name, self.add_weight(shape=(), dtype=dtype, initializer="zeros", trainable=False, name=name))
-        self.means = {name: keras.metrics.Mean(name) for name in ("loss", "mse", "gd", "kl", "grad_norm")}
+        self.network, self.teacher_forcing_draw, self.gradient_through_time = network, teacher_forcing_draw, \
+            gradient_through_time
+        self.gdl, self.clip_norm, self.chunk_length, self.xla, self.seed = gdl, clip_norm, chunk_length, xla, seed
+        self.frame_size = frame_size and tuple(frame_size)
+        for name, value, dtype in (("beta", beta, "float32"), ("teacher_forcing_ratio", teacher_forcing_ratio,
+                                                               "float32"),
+                                   *((name, 0, "int32") for name in ("epoch", "steps", "skipped", "skipped_in_a_row"))):
+            setattr(self, name, self.add_weight(shape=(), dtype=dtype, trainable=False, name=name,
+                                                initializer=keras.initializers.Constant(value),
+                                                aggregation="only_first_replica"))
+        self.means = {name: keras.metrics.Mean(name) for name in
+                      ("loss", "mse", "gd", "kl", "grad_norm", "psnr_prior", "psnr_posterior")}
         self.built = True
+
+    # ------------------------------------------------------------------ the Keras model
+
+    def compile(self, optimizer="adamw", **kwargs):
+        """As in Keras, without ``loss`` and ``metrics``, which the model brings along; ``xla`` compiles with XLA."""
+        # The remapper fails on the gradient of a leaky ReLU of a sum, leaves the graph as it was, and logs an error.
+        tf.config.optimizer.set_experimental_options({"remapping": False})
+        if kwargs.get("loss") is not None or kwargs.get("metrics") is not None:
+            raise ValueError("compile() has an invalid argument; expected no loss and no metrics, which the model "
+                             "brings along")
+        super().compile(optimizer, **kwargs | {"jit_compile": False})  # as a whole: XLA would change the noise
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]))
+
+    def get_config(self):
+        names = ("teacher_forcing_draw", "gradient_through_time", "gdl", "clip_norm", "chunk_length", "xla", "seed",
+                 "frame_size")
+        return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network),
+                "beta": float(self.beta), "teacher_forcing_ratio": float(self.teacher_forcing_ratio),
+                **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config | {"network": keras.saving.deserialize_keras_object(config["network"])})
+
+    def fit(self, x=None, *args, **kwargs):
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras cannot shuffle a data set, and warns
+        with range_errors():
+            return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        with range_errors():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        with range_errors():
+            return super().predict(*args, **kwargs)
+
+    @property
+    def metrics(self):
+        return list(self.means.values())
 
     @property
     def trainable_parameters(self):
         """Number of trainable parameters."""
         return sum(weight.value.shape.num_elements() for weight in self.network.trainable_weights)
 
+    def call(self, inputs, training=False):
+        """One film of each clip, free running from the first frame, z from the prior with seed 0: (B, T-1, H, W, 3)."""
+        frames, poses, context = self.unpack(inputs)
+        film, _ = self._generate(context, frames[0], poses[1:], as_seed(0), 1.0, 0)
+        return _swap_time(tf.clip_by_value(film, 0.0, 1.0))
+
+    def predict_step(self, data):
+        return self(data)
+
+    def unpack(self, data):
+        """A batch in any of the forms that `CVAE` takes, checked, as float32 in [0, 1] with time first.
+
+        Returns:
+            ``(frames, poses, context)``: (T, B, H, W, 3) twice, and (B, H, W, 3).
+
+        Raises:
+            ValueError: something is missing, has another rank, type or range, or sizes do not fit.
+        """
+        while isinstance(data, (tuple, list)) and len(data) == 1:
+            data = data[0]
+        if not isinstance(data, dict):
+            if not isinstance(data, (tuple, list)) or len(data) != 2:
+                raise ValueError("the batch has an invalid structure; expected (frames, poses), or a dict of 'frames', "
+                                 f"'poses' and optionally 'context', received {_describe(data)}")
+            data = dict(zip(("frames", "poses"), data, strict=True))
+        if not {"frames", "poses"} <= data.keys() <= {"frames", "poses", "context"}:
+            raise ValueError("the batch has invalid keys; expected 'frames', 'poses' and optionally 'context', "
+                             f"received {', '.join(map(repr, data))}")
+        frames, poses = (as_float(data[name], name, 5) for name in ("frames", "poses"))
+        context = as_float(data["context"], "context", 4) if "context" in data else frames[:, 0]
+        for name, other, like in (("poses", poses, frames), ("context", context, frames[:, 0])):
+            if not other.shape.is_compatible_with(like.shape):
+                raise ValueError(f"{name} has an invalid shape; expected {tuple(like.shape)}, to fit the frames, "
+                                 f"received {tuple(other.shape)}")
+        if frames.shape[1] is not None and frames.shape[1] < 2:
+            raise ValueError("frames are invalid; expected at least 2 in a clip (axis 1), received 1")
+        self._see_size(*frames.shape[2:4])
+        return _swap_time(frames), _swap_time(poses), context
+
+    def _see_size(self, height, width):
+        self.network.check_size(height, width)
+        if self.frame_size is None and height is not None and width is not None:
+            self.frame_size = height, width
+
     # ------------------------------------------------------------------ the transition and its two sources of z
 
-    def cell(self, context, sample=False):
+    def cell(self, context, prior_noise=False):
         """The transition for `rollout` with an encoded context frame: previous, (pose_features, z) -> frame.
 
-        With ``sample``, noise N(0, I) is in the place of z, which is drawn from the prior with it.
+        With ``prior_noise``, the inputs hold noise N(0, I) instead of z, and the cell makes z from the noise and the
+        prior.
         """
         def step(previous, now):
             pose_features, z = now
-            if sample and self.network.prior_predictor is not None:
+            if prior_noise and self.network.prior_predictor is not None:
                 prior = self.prior(*tf.nest.map_structure(lambda x: x[None], (previous, pose_features)), z.shape)
                 z = prior.loc[0] + prior.scale[0] * z
             return self.network.transition(previous, pose_features, z, context)
@@ -76,51 +182,134 @@ class CVAE(keras.Model):
 
     def posterior(self, frames, pose_features):
         """q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
-        return elbo.diagonal_normal(*self.network.posterior(frames, pose_features))
+        network = self.network
+        return losses.diagonal_normal(*network.predict_gaussian(network.gaussian_predictor, frames, pose_features))
 
     def prior(self, previous, pose_features, shape):
-        """p(z_t | x_{t-1}, p_t): N(0, I) of ``shape``, or learned, for the frames (T, B, H, W, 3) that are fed."""
-        if self.network.prior_predictor is None:
-            return elbo.standard_normal(shape)
-        return elbo.diagonal_normal(*self.network.prior(previous, pose_features))
+        """p(z_t | x_{t-1}, p_t): N(0, I) of ``shape``, or learned, for the input frames (T, B, H, W, 3)."""
+        network = self.network
+        if network.prior_predictor is None:
+            return losses.standard_normal(shape)
+        return losses.diagonal_normal(*network.predict_gaussian(network.prior_predictor, previous, pose_features))
 
     # ------------------------------------------------------------------ training
 
-    def draw_forcing(self, shape):
-        """Draw which steps are fed the true frame: (T-1, B) bool."""
-        key = self.epoch if self.tfr_draw == "epoch" else self.steps
-        coins = tf.random.stateless_uniform(shape if self.tfr_draw == "frame" else (), self._key(FORCING, key))
-        return tf.broadcast_to(coins < self.teacher_forcing_ratio, shape)
+    def train_step(self, data):
+        """One teacher-forced batch of clips, one optimiser step; skipped where loss or gradient is not finite."""
+        frames, poses, context = self.unpack(data)
+        scale = self.optimizer.scale_loss(1.0)  # 1, but for float16
+        before = [tf.identity(variable) for variable in self.network.non_trainable_variables]
+        terms, gradients = self._clip_gradient(frames, poses, context, scale)
+        terms, gradients = self._mean_over_replicas(terms, [gradient / scale for gradient in gradients])
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(terms["loss"]) & tf.math.is_finite(norm)
+        gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
+        rate = tf.identity(self.optimizer.learning_rate)  # before the update moves its schedule on
+        self._update(finite, gradients, scale, before)
+        self.steps.assign_add(1)
+        for name, value in (terms | {"grad_norm": norm}).items():
+            self.means[name].update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, tf.float32))
+        return {**{name: self.means[name].result() for name in (*terms, "grad_norm")}, "beta": self.beta.value,
+                "tfr": self.teacher_forcing_ratio.value, "lr": rate, "skipped": self.skipped.value}
 
-    def _key(self, purpose, number):
-        return tf.random.fold_in(tf.stack([self.seed, purpose]), tf.cast(number, tf.int32))
+    def _mean_over_replicas(self, *tensors):
+        """The means over all replicas of ``tf.distribute``, so that all of them clip and skip alike."""
+        context = tf.distribute.get_replica_context()
+        count = context.num_replicas_in_sync
+        if count == 1:
+            return tensors
+        return tf.nest.map_structure(lambda x: x / count, context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
-    def draw_noise(self, shape):
-        """Draw the noise of the reparameterisation, N(0, I), for a batch of clips: (T-1, B, h, w, c)."""
-        return elbo.standard_normal(shape).sample(seed=self._key(POSTERIOR, self.steps))
+    def _update(self, finite, gradients, scale, statistics):
+        """Apply the gradients where all is ``finite``; else restore the network's ``statistics`` and count a skip.
 
-    def instants(self, frames, poses):
-        """What is needed to predict frames 1 to T-1 of (T, B, H, W, 3), by instant: a tuple of (T-1, B, ...).
-
-        True frames before and at each, poses, noise of the posterior, and whether it is fed the true frame.
+        The choice stands outside the replicas, since Keras's optimisers talk between replicas, and a ``tf.cond`` inside
+        a replica must not.
         """
-        length, batch, height, width, _ = frames[1:].shape
-        return (frames[:-1], frames[1:], poses[1:],
-                self.draw_noise((length, batch, *self.network.latent_shape(height, width))),
-                self.draw_forcing((length, batch)))
+        # The optimiser divides by the scale and sums over replicas.
+        factor = scale / tf.distribute.get_replica_context().num_replicas_in_sync
 
-    def predict_stretch(self, before, instants, context, training=True):
+        def apply(gradients):
+            self.optimizer.apply([gradient * factor for gradient in gradients], self.trainable_variables)
+            self.skipped_in_a_row.assign(0)
+
+        def skip(gradients, statistics):
+            for variable, value in zip(self.network.non_trainable_variables, statistics, strict=True):
+                variable.assign(value)  # those of batch normalisation have moved in the forward pass
+            if tf.is_tensor(scale):
+                self.optimizer.apply([gradient * factor for gradient in gradients], self.trainable_variables)
+            # A loss-scaling optimiser skips by itself, and lowers the scale. The learning rate's schedule goes on.
+            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            inner.iterations.assign_add(1)
+            self.skipped.assign_add(1)
+            self.skipped_in_a_row.assign_add(1)
+
+        def choose(strategy, finite, gradients, statistics):
+            each = strategy.extended.call_for_each_replica
+            tf.cond(strategy.experimental_local_results(finite)[0],
+                    lambda: _nothing(each(apply, args=(gradients,))),
+                    lambda: _nothing(each(skip, args=(gradients, statistics))))
+
+        tf.distribute.get_replica_context().merge_call(choose, args=(finite, gradients, statistics))
+
+    def _clip_gradient(self, frames, poses, context, scale):
+        """The terms of the loss of a batch of clips, and the gradient of ``scale`` times the loss, by chunks of time.
+
+        Args:
+            frames, poses, context: as from `unpack`.
+            scale: factor of the gradient, so that small ones do not vanish in float16.
+
+        Returns:
+            ``(terms, gradients)``: ``loss``, ``mse``, ``gd`` and ``kl`` by name, and a tensor for each trainable
+            variable.
+        """
+        length, batch, height, width, _ = dimensions(frames[1:])
+        shape = length, batch, *self.network.latent_shape(height, width)
+        clip = (frames[:-1], frames[1:], poses[1:], self.draw_noise(shape), self.draw_teacher_forcing((length, batch)))
+        gradient = tf.function(self._chunk_gradient, jit_compile=True, autograph=False) if self.xla \
+            else self._chunk_gradient
+        chunk = length if self.gradient_through_time else self.chunk_length or self.network.chunk_length()
+        if self.gradient_through_time or isinstance(length, int) and chunk >= length:
+            return gradient(frames[0], clip, context, scale)[1:]
+
+        def add(start, previous, terms, gradients):
+            now = tf.nest.map_structure(lambda x: x[start:start + chunk], clip)
+            if chunk == 1:
+                now = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (1, *x.shape[1:])), now)
+            previous, *more = gradient(previous, now, context, scale)
+            return previous, *tf.nest.map_structure(tf.add, [terms, gradients], more)
+
+        zeros = {name: tf.zeros(()) for name in ("loss", "mse", "gd", "kl")}
+        return in_chunks(add, length, chunk, frames[0], zeros, [tf.zeros_like(v) for v in self.trainable_variables])[1:]
+
+    def _chunk_gradient(self, previous, chunk, context, scale):
+        """`_clip_gradient` of a chunk; also the last predicted frame, which is the ``previous`` of the next chunk."""
+        with tf.GradientTape() as tape:
+            predictions, kl = self.predict_chunk(previous, chunk, context, training=True)
+            terms = self._loss_terms(chunk[1], predictions, kl)
+            scaled = scale * terms["loss"]
+        last = tf.ensure_shape(predictions[-1], previous.shape)
+        return last, terms, tape.gradient(scaled, self.trainable_variables)
+
+    def _loss_terms(self, frames, predictions, kl):
+        """The loss and its terms: sums over time of means over the batch, by name."""
+        mse, gd, kl = (tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in (
+            losses.squared_error(frames, predictions), losses.gradient_difference(frames, predictions), kl))
+        return {"loss": mse + self.gdl * gd + self.beta * kl, "mse": mse, "gd": gd, "kl": kl}
+
+    def predict_chunk(self, before, chunk, context, training=False):
         """Predict frames with z from the posterior, under teacher forcing.
 
         Args:
-            before: (B, H, W, 3), what was generated before the first; of a clip, its true frame 0.
-            instants: of T consecutive ones, from `instants`.
+            before: (B, H, W, 3), the generated frame before the first; for a clip, its true frame 0.
+            chunk: T consecutive time steps, each a tensor (T, B, ...): the true frames before, the true frames, poses,
+                the posterior's noise, and the teacher-forcing mask.
             context: (B, H, W, 3), the context frame.
 
         Returns:
             ``(predictions, kl)``: (T, B, H, W, 3), and (T, B) in nats.
         """
-        true_previous, targets, poses, noise, forced = instants
+        true_previous, targets, poses, noise, mask = chunk
         pose_features = self.network.encode_poses(poses, training=training)
         posterior = self.posterior(targets, pose_features)
         context = self.network.encode_context(context)
@@ -128,193 +317,172 @@ class CVAE(keras.Model):
                   posterior.loc + posterior.scale * noise)  # the reparameterisation
         cell = self.cell(context)
 
-        def fed(earlier):  # to each instant, from what was generated for those before it
-            generated = tf.concat([before[None], earlier], 0)
-            return tf.where(forced[:, :, None, None, None], true_previous, generated)
-
-        def with_kl(previous, predictions):
-            return predictions, elbo.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(noise)))
+        def fed(generated):  # the input frame of each step, from the frames generated before it
+            return tf.where(mask[:, :, None, None, None], true_previous, tf.concat([before[None], generated], 0))
 
         if self.gradient_through_time:
-            predictions = rollout(cell, before, inputs, true_previous, forced, unrolled=self.xla)
-            return with_kl(fed(predictions[:-1]), predictions)
+            predictions = rollout(cell, before, inputs, true_previous, mask, unrolled=self.xla)
+            previous = fed(predictions[:-1])
+        else:
+            # With the gradient stopped at fed-back frames, all inputs can be generated first, without a gradient, and
+            # all steps can then run as one batch: the same loss and gradient as step by step, but faster.
+            def feed_back():
+                if targets.shape[0] == 1:
+                    return fed(targets[:0])
+                # A loop over no steps, the last chunk's if it has one, needs to know the shape of a frame.
+                end = -1 if before.shape.is_fully_defined() else None
+                earlier = tf.nest.map_structure(lambda x: x[:end], (inputs, true_previous, mask))
+                return fed(rollout(cell, before, *earlier, unrolled=self.xla)[:tf.shape(targets)[0] - 1])
 
-        # With the gradient stopped at fed-back frames, what each step is fed can be generated first, without a
-        # gradient, and all steps can then run as one batch: the same loss and gradient as step by step, but faster.
-        def feed_back():
-            if targets.shape[0] == 1:
-                return fed(targets[:0])
-            earlier = tf.nest.map_structure(lambda x: x[:-1], (inputs, true_previous, forced))
-            return fed(rollout(cell, before, *earlier, unrolled=self.xla))
+            previous = tf.stop_gradient(tf.cond(tf.reduce_all(mask), lambda: true_previous, feed_back))
+            length = tf.shape(previous)[0]
+            repeated = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0), context)
+            predictions = over_time(self.network.transition, previous, *inputs, repeated)
+        return predictions, losses.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(noise)))
 
-        previous = tf.stop_gradient(tf.cond(tf.reduce_all(forced), lambda: true_previous, feed_back))
-        return with_kl(previous, self._all_at_once(previous, inputs, context))
+    def draw_teacher_forcing(self, shape):
+        """Draw the teacher-forcing mask, (T-1, B) bool: which steps get the true frame before."""
+        key = self.epoch if self.teacher_forcing_draw == "epoch" else self.steps
+        draws = tf.random.stateless_uniform(shape if self.teacher_forcing_draw == "frame" else (),
+                                            self._key(FORCING, key))
+        return tf.broadcast_to(draws < self.teacher_forcing_ratio, shape)
 
-    def _all_at_once(self, previous, inputs, context):
-        context = tf.nest.map_structure(lambda x: tf.repeat(x[None], tf.shape(previous)[0], axis=0), context)
-        return over_time(self.network.transition, previous, *inputs, context)
+    def draw_noise(self, shape):
+        """Draw the noise of the reparameterisation, N(0, I), for a batch of clips: (T-1, B, h, w, c)."""
+        return losses.standard_normal(shape).sample(seed=self._key(POSTERIOR, self.steps))
 
-    def clip_gradient(self, frames, poses, context, loss_scale=1.0):
-        """The terms of a clip batch's loss and the loss's gradient, by stretches of ``instants_at_once``.
-
-        Args:
-            frames, poses, context: (T, B, H, W, 3) twice, and the context frame (B, H, W, 3).
-            loss_scale: factor of the gradient, so that small ones do not vanish in float16.
-
-        Returns:
-            ``(mse, gd, kl, gradients)``: sums over time of means over the batch; a tensor for each trainable variable.
-        """
-        instants, length = self.instants(frames, poses), frames.shape[0] - 1
-        stretch = length if self.gradient_through_time else min(length, self.instants_at_once)
-
-        def of_stretch(before, instants):
-            with tf.GradientTape() as tape:
-                predictions, kl = self.predict_stretch(before, instants, context)
-                terms = (elbo.squared_error(instants[1], predictions),
-                         elbo.gradient_difference(instants[1], predictions), kl)
-                terms = [tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in terms]
-                scaled = loss_scale * self.objective(*terms)
-            return predictions[-1], *terms, tape.gradient(scaled, self.trainable_variables)
-
-        if self.xla:
-            of_stretch = tf.function(of_stretch, jit_compile=True, autograph=False)
-        if stretch == length:
-            return of_stretch(frames[0], instants)[1:]
-
-        def add(start, before, *sums):
-            now = tf.nest.map_structure(lambda x: x[start:start + stretch], instants)
-            if stretch == 1:
-                now = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (1, *x.shape[1:])), now)
-            before, *terms, gradients = of_stretch(before, now)
-            return before, *(a + b for a, b in zip(sums, (*terms, *gradients), strict=True))
-
-        zeros = [*(tf.zeros(()),) * 3, *(tf.zeros_like(variable) for variable in self.trainable_variables)]
-        _, mse, gd, kl, *gradients = by_stretches(add, length, stretch, frames[0], *zeros)
-        return mse, gd, kl, gradients
-
-    def objective(self, mse, gd, kl):
-        """The loss of a batch from its terms."""
-        return mse + self.gdl * gd + self.beta * kl
-
-    def train_step(self, data):
-        """One teacher-forced clip batch, one optimiser step; skipped where the loss or gradient is not finite."""
-        frames, poses, context = data
-        running = [(statistic, tf.identity(statistic)) for statistic in self.network.non_trainable_variables]
-        scale = self.optimizer.scale_loss(1.0)  # 1, but for float16
-        mse, gd, kl, gradients = self.clip_gradient(frames, poses, context, scale)
-        gradients = [gradient / scale for gradient in gradients]
-        loss = self.objective(mse, gd, kl)
-        norm = tf.linalg.global_norm(gradients)
-        finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
-        gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
-        gradients = [gradient * scale for gradient in gradients]  # which the optimiser undoes
-
-        rate = tf.identity(self.optimizer.learning_rate)  # before the update moves its schedule on
-
-        def update():
-            self.optimizer.apply(gradients, self.trainable_variables)
-            return tf.constant(0)
-
-        def skip():
-            for statistic, before in running:  # BatchNorm's have moved in the forward pass
-                statistic.assign(before)
-            if tf.is_tensor(scale):
-                self.optimizer.apply(gradients, self.trainable_variables)  # it skips too, and lowers the scale
-            return tf.constant(1)
-
-        skipped = tf.cond(finite, update, skip)
-        self.steps.assign_add(1)
-        self.skipped.assign_add(skipped)
-        self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row + 1))
-        for name, value in (("loss", loss), ("mse", mse), ("gd", gd), ("kl", kl), ("grad_norm", norm)):
-            self.means[name].update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, tf.float32))
-        return {**{name: mean.result() for name, mean in self.means.items()},
-                "beta": self.beta.value, "tfr": self.teacher_forcing_ratio.value,
-                "lr": rate, "skipped": self.skipped.value}
+    def _key(self, purpose, number):
+        return tf.random.fold_in(tf.stack([self.seed, purpose]), tf.cast(number, tf.int32))
 
     # ------------------------------------------------------------------ free running
 
-    def run_freely(self, first_frame, pose_features, z):
-        """Generate the frame of each pose in turn, from one frame, which is the context too.
+    def test_step(self, data):
+        """Free running: the loss terms with z from the posterior, and the PSNR in dB with z from either distribution.
+
+        ``psnr_prior`` scores a prediction. ``psnr_posterior`` does not: the posterior has seen each target frame.
+        """
+        frames, poses, context = self.unpack(data)
+        predictions, kl, _ = self._reconstruct(frames, poses, context, as_seed(0))
+        film, _ = self._generate(context, frames[0], poses[1:], as_seed(0), 1.0, 0)
+        values = self._loss_terms(frames[1:], predictions, kl)
+        values |= {f"psnr_{name}": tf.reduce_mean(losses.psnr(frames[1:], result))
+                   for name, result in (("prior", film), ("posterior", predictions))}
+        for name, value in values.items():
+            self.means[name].update_state(value, sample_weight=tf.cast(tf.shape(context)[0], tf.float32))
+        return {name: self.means[name].result() for name in values}
+
+    def generate(self, first_frame, poses, seed=0, temperature=1.0):
+        """Free running with z from the prior.
 
         Args:
-            first_frame: (B, H, W, 3).
-            pose_features: of T poses, from ``network.encode_poses``.
-            z: (T, B, h, w, c).
+            first_frame: (B, H, W, 3), uint8, or floats in [0, 1]; also the context frame.
+            poses: (B, T, H, W, 3), likewise, of the frames to generate.
+            seed: an integer, or two as a tensor (2,) int32. The same seed gives the same film, alone or in a batch; all
+                films of a batch have the same noise.
+            temperature: factor of the noise about the prior's mean; 0 gives the film of the prior's mean.
 
         Returns:
-            (T, B, H, W, 3), not clipped to [0, 1], as it is fed back in the lab too.
+            (B, T, H, W, 3) float32 in [0, 1], the frame of each pose in turn.
+
+        Raises:
+            ValueError: a rank, type, range or size does not fit.
         """
-        context = self.network.encode_context(first_frame)
-        return rollout(self.cell(context), first_frame, (self.network.with_context(pose_features, context), z))
+        return self.continue_film(first_frame, None, poses, seed, temperature)[0]
 
-    def generate(self, first_frame, poses, seed, temperature=1.0):
-        """Free running with z from the prior, times ``temperature``: what a user gets.
-
-        Args:
-            first_frame: (B, H, W, 3).
-            poses: (B, T, H, W, 3).
-            seed: (2,) int32. The same seed gives the same frames.
-            temperature: scales z about the prior's mean; 0 gives that mean, the most likely film.
-
-        Returns:
-            (B, T, H, W, 3) in [0, 1], the frame of each pose in turn.
-        """
-        return self.continue_film(first_frame, first_frame, poses, seed, temperature)[0]
-
-    def continue_film(self, context_frame, before, poses, seed, temperature=1.0, start=0):
+    def continue_film(self, context_frame, previous, poses, seed=0, temperature=1.0, start=0):
         """`generate` from the middle of a film: in parts, films of any length take constant memory.
 
         Args:
-            context_frame: (B, H, W, 3), the frame that the film began with.
-            before: (B, H, W, 3), the ``last`` of the part before.
+            context_frame: (B, H, W, 3), the first frame of the film.
+            previous: (B, H, W, 3) float32, the ``last`` of the part before; None at the start of a film.
             poses: (B, T, H, W, 3), of the frames to generate.
             seed, temperature: as for `generate`.
-            start: number of frames generated before, a multiple of `STRETCH`.
+            start: number of frames generated before, a multiple of `GENERATION_CHUNK`.
 
         Returns:
             ``(frames, last)``: (B, T, H, W, 3) in [0, 1], equal to those of a film generated at once; and (B, H, W, 3),
             the last of them as it is fed back, not clipped.
         """
-        poses = _swap_time(poses)
-        length, batch = tf.shape(poses)[0], tf.shape(poses)[1]
-        shape = [STRETCH, batch, *self.network.latent_shape(*poses.shape[2:4])]
+        context, poses = as_float(context_frame, "the first frame", 4), as_float(poses, "poses", 5)
+        if not context.shape.is_compatible_with(poses[:, 0].shape):
+            raise ValueError(f"poses have an invalid shape; expected {tuple(context.shape)} at each time, as the first "
+                             f"frame, received {tuple(poses.shape)}, time being axis 1")
+        self._see_size(*context.shape[1:3])
+        film, last = self._generate(context, context if previous is None else previous, _swap_time(poses),
+                                    as_seed(seed), temperature, start)
+        return _swap_time(tf.clip_by_value(film, 0.0, 1.0)), last
+
+    def _generate(self, context_frame, previous, poses, seed, temperature, start):
+        length, _, height, width, _ = dimensions(poses)
+        shape = [GENERATION_CHUNK, 1, *self.network.latent_shape(height, width)]  # 1: the same noise for each film
         context = self.network.encode_context(context_frame)
-        films = tf.TensorArray(tf.float32, (length + STRETCH - 1) // STRETCH, infer_shape=False,
+        films = tf.TensorArray(tf.float32, (length + GENERATION_CHUNK - 1) // GENERATION_CHUNK, infer_shape=False,
                                element_shape=(None, *poses.shape[1:]))
 
-        def add(now, before, films):
-            part = poses[now:now + STRETCH]
-            noise = elbo.standard_normal(shape).sample(seed=tf.random.fold_in(seed, (start + now) // STRETCH))
-            poses_now = self.network.with_context(self.network.encode_poses(part), context)
-            inputs = poses_now, temperature * noise[:tf.shape(part)[0]]
-            film = rollout(self.cell(context, sample=True), before, inputs)
-            return tf.ensure_shape(film[-1], before.shape), films.write(now // STRETCH, film)
+        def add(now, previous, films):
+            part = poses[now:now + GENERATION_CHUNK]
+            key = tf.random.fold_in(seed, (start + now) // GENERATION_CHUNK)
+            noise = temperature * losses.standard_normal(shape).sample(seed=key)[:tf.shape(part)[0]]
+            noise = tf.repeat(noise, tf.shape(part)[1], axis=1)
+            pose_features = self.network.with_context(self.network.encode_poses(part), context)
+            film = rollout(self.cell(context, prior_noise=True), previous, (pose_features, noise))
+            return tf.ensure_shape(film[-1], previous.shape), films.write(now // GENERATION_CHUNK, film)
 
-        last, films = by_stretches(add, length, STRETCH, before, films)
-        return _swap_time(tf.clip_by_value(films.concat(), 0.0, 1.0)), last
+        last, films = in_chunks(add, length, GENERATION_CHUNK, previous, films)
+        return films.concat(), last
 
-    def reconstruct(self, frames, poses, seed=(0, 0)):
+    def reconstruct(self, frames, poses, seed=0):
         """Free running with z from the posterior, which has seen each target frame: no prediction score.
 
         Args:
-            frames, poses: (B, T, H, W, 3); only the first frame is fed, the others are what z is inferred from.
-            seed: (2,) int32.
+            frames, poses: (B, T, H, W, 3), uint8, or floats in [0, 1]. Only the first frame is fed; z is inferred from
+                the others.
+            seed: as for `generate`.
 
         Returns:
             ``(predictions, kl, mean)``: (B, T-1, H, W, 3) in [0, 1], of frames 1 to T-1; (B, T-1) in nats; and the
             posterior's mean, (B, T-1, h, w, c).
         """
-        frames, poses = _swap_time(frames), _swap_time(poses)
+        frames, poses, context = self.unpack((frames, poses))
+        predictions, kl, mean = self._reconstruct(frames, poses, context, as_seed(seed))
+        return _swap_time(tf.clip_by_value(predictions, 0.0, 1.0)), tf.transpose(kl), _swap_time(mean)
+
+    def _reconstruct(self, frames, poses, context_frame, seed):
         pose_features = self.network.encode_poses(poses[1:])
         posterior = self.posterior(frames[1:], pose_features)
-        z = posterior.sample(seed=seed)
-        predictions = self.run_freely(frames[0], pose_features, z)
+        length, _, *latent = dimensions(posterior.loc)
+        noise = losses.standard_normal([length, 1, *latent]).sample(seed=seed)
+        context = self.network.encode_context(context_frame)
+        inputs = self.network.with_context(pose_features, context), posterior.loc + posterior.scale * noise
+        predictions = rollout(self.cell(context), frames[0], inputs)
         previous = tf.concat([frames[:1], predictions[:-1]], 0)
-        kl = elbo.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(z)))
-        return _swap_time(tf.clip_by_value(predictions, 0.0, 1.0)), tf.transpose(kl), _swap_time(posterior.loc)
+        prior = self.prior(previous, pose_features, tf.shape(posterior.loc))
+        return predictions, losses.kl_divergence(posterior, prior), posterior.loc
+
+    def export(self, filepath, frame_size=None):
+        """Write a SavedModel that needs neither Keras nor this package; see `export.write`."""
+        from cvae_tf.model.export import write
+
+        write(self, filepath, frame_size)
+
+
+def as_seed(seed):
+    """A seed as TensorFlow's stateless operations take it: (2,) int32; an integer k is the pair (0, k)."""
+    seed = tf.convert_to_tensor(seed, tf.int32)
+    return seed if seed.shape.rank == 1 else tf.stack([0, seed])
 
 
 def _swap_time(frames):
     """(B, T, ...) <-> (T, B, ...)."""
     return tf.transpose(frames, [1, 0, *range(2, len(frames.shape))])
+
+
+def _nothing(_):
+    """For `tf.cond`, whose branches must return the same."""
+    return tf.constant(0)
+
+
+def _describe(data):
+    if isinstance(data, (tuple, list)):
+        return f"a {type(data).__name__} of {len(data)}"
+    return f"{type(data).__name__} of shape {tuple(data.shape)}" if hasattr(data, "shape") else type(data).__name__

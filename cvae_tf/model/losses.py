@@ -1,13 +1,15 @@
-"""The terms of the evidence lower bound: the posterior's sample, its KL to the prior, and the reconstruction error.
+"""The terms of the evidence lower bound: distributions of the latent, their KL divergence, and errors of frames.
 
-Sohn et al., 2015 (conditional VAE); Kingma and Welling, 2014, arXiv:1312.6114 (reparameterisation). The only module
-that needs TensorFlow Probability.
+Sohn et al., 2015 (conditional VAE); Kingma and Welling, 2014, arXiv:1312.6114 (reparameterisation). No other module
+imports TensorFlow Probability.
 """
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 tfd = tfp.distributions
+
+HIGHEST_PSNR = 100.0  # dB, of equal frames: the true value is infinite, and one such frame would hide all others
 
 
 def diagonal_normal(mean, logvar):
@@ -17,7 +19,7 @@ def diagonal_normal(mean, logvar):
 
 
 def standard_normal(shape):
-    """The fixed prior p(z) = N(0, I) of that shape."""
+    """The fixed prior p(z) = N(0, I) of ``shape``."""
     return tfd.Normal(tf.zeros(shape), tf.ones(shape))
 
 
@@ -28,16 +30,21 @@ def kl_divergence(posterior, prior):
         posterior, prior: tfp Normals of batch shape (T, B, h, w, c).
 
     Returns:
-        (T, B) float32: summed over the latent (h, w, c), not averaged, as in the lab.
+        (T, B) float32: the sum over the latent (h, w, c), not the mean, as in the lab.
     """
     return tf.reduce_sum(tfd.kl_divergence(posterior, prior), axis=[-3, -2, -1])
+
+
+def squared_error(frames, predictions):
+    """Mean squared error per frame, pixels in [0, 1]: (T, B, H, W, 3) twice -> (T, B), mean over H, W and channels."""
+    return tf.reduce_mean(tf.square(tf.cast(predictions, tf.float32) - frames), axis=[-3, -2, -1])
 
 
 def gradient_difference(frames, predictions):
     """Mean squared error of the differences between neighbouring pixels, across and down, per frame.
 
-    Mathieu et al., 2016, arXiv:1511.05440, with exponent 2. The squared error weights a coarse and a fine error alike,
-    and most of it is coarse; this one is about the fine ones, so edges are learned sooner.
+    The gradient difference loss of Mathieu et al., 2016, arXiv:1511.05440, with exponent 2. Most of a frame's squared
+    error is coarse. This loss sees the fine errors, so that the network learns edges sooner.
 
     Returns:
         (T, B) float32: the sum of the means over both directions.
@@ -47,6 +54,11 @@ def gradient_difference(frames, predictions):
     return sum(tf.reduce_mean(tf.square(difference), axis=[-3, -2, -1]) for difference in (across, down))
 
 
-def squared_error(frames, predictions):
-    """Mean squared error per frame, pixels in [0, 1]: (T, B, H, W, 3) twice -> (T, B), mean over H, W and channels."""
-    return tf.reduce_mean(tf.square(tf.cast(predictions, tf.float32) - frames), axis=[-3, -2, -1])
+def psnr(frames, predictions):
+    """Peak signal-to-noise ratio per frame in dB against a peak of 1, predictions clipped to [0, 1].
+
+    Returns:
+        (T, B) float32 for (T, B, H, W, 3) twice; `HIGHEST_PSNR` at most.
+    """
+    error = squared_error(frames, tf.clip_by_value(predictions, 0.0, 1.0))
+    return tf.minimum(HIGHEST_PSNR, -10 / tf.math.log(10.0) * tf.math.log(tf.maximum(error, 1e-30)))

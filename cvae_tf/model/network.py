@@ -1,23 +1,50 @@
-"""The interface of the two networks: the report's five parts, and the four ways in which a model uses them.
+"""The interface of the networks: the report's five parts, and the ways in which a model uses them.
 
-A network is the conditional VAE of one instant. Time is the first axis of every sequence here: (T, B, ...).
+A network is the conditional VAE of one time step. Time is the first axis of every sequence here: (T, B, ...).
 """
 
 import keras
 import tensorflow as tf
 
 
+def dimensions(tensor):
+    """The sizes of a tensor's axes: a list of numbers, or of scalar tensors where a size is known at run time only."""
+    sizes = tf.shape(tensor)
+    return [sizes[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
+
+
 def over_time(function, *sequences):
-    """Apply ``function`` to (T, B, ...) tensors as to one batch of T * B."""
-    time, batch = tf.shape(sequences[0])[0], sequences[0].shape[1] or tf.shape(sequences[0])[1]
-    outputs = function(*(tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), s) for s in sequences))
-    return tf.nest.map_structure(lambda x: tf.reshape(x, [time, batch, *x.shape[1:]]), outputs)
+    """Apply ``function`` to nests of (T, B, ...) tensors as to one batch of T * B."""
+    time, batch = dimensions(tf.nest.flatten(sequences[0])[0])[:2]
+    outputs = function(*tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *dimensions(x)[2:]]), sequences))
+    return tf.nest.map_structure(lambda x: tf.reshape(x, [time, batch, *dimensions(x)[1:]]), outputs)
+
+
+def weights_by_path(layer):
+    """The variables of a layer by their place in it, such as ``frame_encoder/downs/0/kernel``.
+
+    The path names attributes, so it does not depend on the order in which layers were made, as Keras's own names do.
+
+    Returns:
+        A dict from path to variable.
+    """
+    children = {}
+    for name, value in vars(layer).items():
+        parts = {name: value} if isinstance(value, keras.Layer) else {}
+        if isinstance(value, (list, tuple)):
+            parts = {f"{name}/{i}": part for i, part in enumerate(value) if isinstance(part, keras.Layer)}
+        children |= parts if not name.startswith("_") else {}
+    found = {f"{path}/{name}": variable for path, child in children.items()
+             for name, variable in weights_by_path(child).items()}
+    below = {id(variable) for variable in found.values()}
+    return {variable.name: variable for variable in layer.weights if id(variable) not in below} | found
 
 
 class Network(keras.layers.Layer):
-    """Base of `LabNetwork` and `UNet`.
+    """Base of `UNet` and the lab's network. A network has all of its weights as soon as it is made.
 
-    A subclass makes the five parts of the report, under these names (in brackets the lab's):
+    A subclass makes the five parts of the report, under these names (in brackets the lab's), and then calls
+    `make_weights`:
 
     - ``frame_encoder`` (frame_transformation): a frame to features
     - ``pose_encoder`` (label_transformation): a drawn pose to features
@@ -25,22 +52,26 @@ class Network(keras.layers.Layer):
       of the posterior q(z_t | x_t, p_t)
     - ``decoder_fusion`` (Decoder_Fusion): features of frame t-1 and pose t, and z_t, to one feature map, or to one
       at each of several sizes
-    - ``generator`` (Generator): that to frame t
+    - ``generator`` (Generator): the fused features to frame t
 
-    and may make a ``prior_predictor``, like the ``gaussian_predictor``, but of frame t-1: a learned prior
+    A subclass may also make a ``prior_predictor``, like the ``gaussian_predictor``, but of frame t-1: a learned prior
     p(z_t | x_{t-1}, p_t) in the place of N(0, I) (SVG-LP: Denton and Fergus, 2018, arXiv:1802.07687, without its LSTM).
 
     Frames and poses are (..., H, W, 3) float32 in [0, 1].
     """
 
     prior_predictor = None
+    multiple = 1  # frame height and width must be multiples of this number of pixels
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # frames stay in float32 in mixed precision
 
     def latent_shape(self, height, width):
-        """Shape (h, w, c) of z for frames of that size in pixels."""
+        """Shape (h, w, c) of z for frames of ``height`` x ``width`` pixels."""
         raise NotImplementedError("latent_shape(height, width) -> (h, w, c)")
 
     def encode_context(self, frame):
-        """What `transition` needs of the context frame (B, H, W, 3); the same for every instant of a rollout."""
+        """The part of `transition` that depends on the context frame (B, H, W, 3) alone: a nest, once for a rollout."""
         raise NotImplementedError("encode_context(frame) -> nest")
 
     def decode(self, frame_features, pose_features, z, context):
@@ -48,39 +79,63 @@ class Network(keras.layers.Layer):
         raise NotImplementedError("decode(frame_features, pose_features, z, context) -> frame")
 
     def encode_poses(self, poses, training=False):
-        """(T, B, H, W, 3) -> a nest of features (T, B, ...), all instants in one batch."""
+        """(T, B, H, W, 3) -> a nest of features (T, B, ...), all time steps in one batch."""
         return over_time(lambda pose: self.pose_encoder(pose, training=training), poses)
 
     def with_context(self, pose_features, context):
-        """Pose features (T, B, ...) joined with what `encode_context` made, once for all instants: for `transition`."""
+        """Pose features (T, B, ...) joined with the result of `encode_context`, for all steps at once."""
         return pose_features
 
-    def posterior(self, frames, pose_features):
-        """Mean and log variance of q(z_t | x_t, p_t), each (T, B, h, w, c), for true frames (T, B, H, W, 3)."""
-        return self._predict_gaussian(self.gaussian_predictor, frames, pose_features)
+    def predict_gaussian(self, predictor, frames, pose_features):
+        """Mean and log variance of z, each (T, B, h, w, c), by the ``gaussian_predictor`` or the ``prior_predictor``.
 
-    def prior(self, previous, pose_features):
-        """Mean and log variance of a learned p(z_t | x_{t-1}, p_t), for the frames (T, B, H, W, 3) that are fed."""
-        return self._predict_gaussian(self.prior_predictor, previous, pose_features)
-
-    def _predict_gaussian(self, predictor, frames, pose_features):
+        Args:
+            predictor: one of the two.
+            frames: (T, B, H, W, 3): the frame of each time step for the posterior, the one before it for the prior.
+            pose_features: of the poses of the time steps, from `encode_poses`.
+        """
         return over_time(lambda frame, pose: predictor(self.frame_encoder(frame), pose), frames, pose_features)
 
     def transition(self, previous, pose_features, z, context):
         """The transition cell: previous frame (B, H, W, 3), pose, z -> next frame (B, H, W, 3).
 
-        ``pose_features`` are those of `with_context`.
+        ``pose_features`` are those of `with_context` at one time, ``context`` is the result of `encode_context`.
         """
         return self.decode(self.frame_encoder(previous), pose_features, z, context)
 
-    def build(self, frame_shape):
-        """Make all weights for frames of shape (H, W, 3), or (..., H, W, 3); other sizes work afterwards too."""
-        frames = tf.zeros((1, 1, *frame_shape[-3:]))
+    def call(self, previous_frame, pose, z, context_frame):
+        """One time step from plain images, each (B, H, W, 3), and z (B, h, w, c): the next frame (B, H, W, 3)."""
+        context = self.encode_context(context_frame)
+        pose_features = self.with_context(self.encode_poses(pose[None]), context)
+        return self.transition(previous_frame, tf.nest.map_structure(lambda x: x[0], pose_features), z, context)
+
+    def chunk_length(self):
+        """The fastest number of time steps to train on as one batch."""
+        return 16
+
+    def make_weights(self):
+        """Make all weights. They do not depend on the size of the frames."""
+        frames = tf.zeros((1, 1, 16, 16, 3))
         pose_features = self.encode_poses(frames)
-        z, _ = self.posterior(frames, pose_features)
-        if self.prior_predictor is not None:
-            self.prior(frames, pose_features)
-        context = self.encode_context(frames[0])
-        now = tf.nest.map_structure(lambda x: x[0], (frames, self.with_context(pose_features, context), z))
-        self.transition(*now, context)
+        for predictor in (self.gaussian_predictor, self.prior_predictor):
+            if predictor is not None:
+                z, _ = self.predict_gaussian(predictor, frames, pose_features)
+        self.call(frames[0], frames[0], z[0], frames[0])
         self.built = True
+
+    def named_weights(self):
+        """`weights_by_path` of the network."""
+        return weights_by_path(self)
+
+    def build(self, *shapes):
+        """Nothing: `make_weights` has made all weights."""
+
+    def check_size(self, height, width):
+        """Refuse frames of a size in pixels that the network cannot take; None stands for an unknown size.
+
+        Raises:
+            ValueError: a size is no multiple of ``multiple``.
+        """
+        if any(size is not None and size % self.multiple for size in (height, width)):
+            raise ValueError(f"frames have an invalid size for {type(self).__name__}; expected a height and width that "
+                             f"{self.multiple} divides, received {height}x{width} pixels")

@@ -1,28 +1,28 @@
-"""The time loop. Training, validation and generation all run through `rollout`; no other loop over frames exists.
+"""The time loop. Training, validation and generation all run through `rollout`; there is no other loop over frames.
 
-`by_stretches` is the loop around it, where what surrounds a rollout would not fit the memory for all of a film.
+`in_chunks` is the loop around it, where the activations of a whole clip or film would not fit into memory.
 """
 
 import tensorflow as tf
 
 
-def rollout(cell, first_frame, inputs, true_previous=None, forced=None, unrolled=False):
+def rollout(cell, first_frame, inputs, true_previous=None, teacher_forcing_mask=None, unrolled=False):
     """Generate frame after frame, each from the one before.
 
     Args:
         cell: the transition, ``cell(previous_frame, inputs_t) -> frame``: (B, H, W, 3) to (B, H, W, 3).
-        first_frame: (B, H, W, 3), what the first step is fed.
+        first_frame: (B, H, W, 3), the input of the first step.
         inputs: a nest of tensors (T, B, ...); the cell gets their slices at each time.
-        true_previous: (T, B, H, W, 3), the true frames before those to predict. Only needed with ``forced``.
-        forced: (T, B) bool. Where true, the step is fed the true frame before instead of the generated one
-            (teacher forcing). None: free running.
+        true_previous: (T, B, H, W, 3), the true frame before each frame to predict. Only needed with a mask.
+        teacher_forcing_mask: (T, B) bool. Where true, the input of the step is the true frame before instead of the
+            generated one. None: free running.
         unrolled: write the loop out, step after step, in the graph: for XLA, whose loops are slow. T must be known.
 
     Returns:
         (T, B, H, W, 3), the T generated frames; ``first_frame`` is not among them.
     """
-    if forced is not None:
-        inputs = (inputs, true_previous, forced)
+    if teacher_forcing_mask is not None:
+        inputs = (inputs, true_previous, teacher_forcing_mask)
     one = tf.nest.flatten(inputs)[0]
     length = one.shape[0] if unrolled else tf.shape(one)[0]
     slices = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, length).unstack(x), inputs)
@@ -30,9 +30,9 @@ def rollout(cell, first_frame, inputs, true_previous=None, forced=None, unrolled
 
     def step(t, previous, generated):
         now = tf.nest.map_structure(lambda array: array.read(t), slices)
-        if forced is not None:
-            now, truth, is_forced = now
-            previous = tf.where(is_forced[:, None, None, None], truth, previous)
+        if teacher_forcing_mask is not None:
+            now, truth, forced = now
+            previous = tf.where(forced[:, None, None, None], truth, previous)
         frame = tf.ensure_shape(cell(previous, now), first_frame.shape)
         return t + 1, frame, generated.write(t, frame)
 
@@ -45,8 +45,17 @@ def rollout(cell, first_frame, inputs, true_previous=None, forced=None, unrolled
     return state[-1].stack()
 
 
-def by_stretches(visit, length, stretch, *carried):
-    """Go through ``length`` instants, ``stretch`` at a time: ``carried = visit(start, *carried)``; returns the last."""
+def in_chunks(visit, length, chunk, *carried):
+    """Go through ``length`` time steps, ``chunk`` at a time.
+
+    Args:
+        visit: ``visit(start, *carried) -> carried`` for the chunk that begins at time ``start``.
+        length, chunk: numbers of time steps.
+        carried: tensors handed from each chunk to the next.
+
+    Returns:
+        ``carried`` after the last chunk, a list.
+    """
     return tf.while_loop(lambda start, *_: start < length,
-                         lambda start, *carried: (start + stretch, *visit(start, *carried)),
+                         lambda start, *carried: (start + chunk, *visit(start, *carried)),
                          (0, *carried), parallel_iterations=1)[1:]

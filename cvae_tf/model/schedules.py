@@ -1,40 +1,34 @@
-"""Pure schedules: epoch -> KL weight beta, and epoch -> teacher-forcing ratio. Plain Python, no TensorFlow."""
+"""Schedules over the epochs: KL weight beta and teacher-forcing ratio. Plain Python, no TensorFlow.
+
+Tables of beta are those of the report, after cyclical annealing (Fu et al., 2019, arXiv:1903.10145).
+"""
 
 KL_ANNEAL_TYPES = ("Cyclical", "Monotonic", "WithoutKL")
+MILESTONES = (2, 5)  # epochs of the lab's template, each of which divides the learning rate by 10
 
 
-def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
-    """KL weight of each epoch, as the report computes it (after Fu et al., 2019, arXiv:1903.10145).
+def cyclical(num_epoch, cycles, stop, start=0):
+    """KL weight of each epoch that climbs from 0 towards ``stop`` once in each cycle.
 
-    ``Cyclical`` climbs from 0 towards ``stop`` in each of ``cycles`` periods, ``Monotonic`` in one period over
-    the whole training, ``WithoutKL`` stays at ``stop``. As in the report, beta is summed up step by step, and a
-    climb ends just below ``stop``.
+    As in the report, beta is summed up step by step, so a climb ends just below ``stop``.
 
     Args:
-        kl_anneal_type: one of `KL_ANNEAL_TYPES`.
         num_epoch: length of the table.
-        cycles: number of periods of ``Cyclical``; the other kinds ignore it.
-        stop: upper end of beta (the flag ``kl_anneal_ratio``).
-        start: epochs before the first period, in which beta is 0; not in the lab.
+        cycles: number of climbs after ``start``.
+        stop: upper end of beta, per nat.
+        start: number of epochs before the first cycle, with beta 0. Not in the lab.
 
     Returns:
         A list of ``num_epoch`` floats.
     """
-    if kl_anneal_type not in KL_ANNEAL_TYPES:
-        raise ValueError(f"kl_anneal_type must be one of {KL_ANNEAL_TYPES}, received {kl_anneal_type!r}")
-    if start >= num_epoch:
-        return [0.0] * num_epoch
     if start:
-        return [0.0] * start + beta_table(kl_anneal_type, num_epoch - start, cycles, stop)
+        return [0.0] * min(start, num_epoch) + (cyclical(num_epoch - start, cycles, stop) if start < num_epoch else [])
     table = [float(stop)] * num_epoch
-    if kl_anneal_type == "WithoutKL":
-        return table
-    periods = cycles if kl_anneal_type == "Cyclical" else 1
-    period = num_epoch / periods
+    period = num_epoch / cycles
     increment = stop / period
-    for cycle in range(periods):
+    for cycle in range(cycles):
         beta, i = 0.0, 0
-        # ``increment`` is 0 only if ``stop`` is: the end of the table then ends the climb.
+        # Where ``stop`` is 0, beta never exceeds it, and the end of the table ends the climb.
         while beta <= stop and (epoch := int(i + cycle * period)) < num_epoch:
             table[epoch] = beta
             beta += increment
@@ -42,14 +36,43 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
     return table
 
 
-MILESTONES = (2, 5)  # epochs of the lab's template, each of which divides the learning rate by 10
+def monotonic(num_epoch, stop, start=0):
+    """KL weight of each epoch that climbs once, over all epochs; arguments and result as in `cyclical`."""
+    return cyclical(num_epoch, 1, stop, start)
+
+
+def constant(num_epoch, stop, start=0):
+    """KL weight ``stop`` in each epoch from ``start`` on, and 0 before; arguments and result as in `cyclical`."""
+    return [0.0] * min(start, num_epoch) + [float(stop)] * (num_epoch - start)
+
+
+def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
+    """The table of one of `KL_ANNEAL_TYPES`: `cyclical`, `monotonic`, or `constant` for the report's ``WithoutKL``.
+
+    Raises:
+        ValueError: ``kl_anneal_type`` is not among them.
+    """
+    if kl_anneal_type not in KL_ANNEAL_TYPES:
+        raise ValueError(f"kl_anneal_type is invalid; expected one of {KL_ANNEAL_TYPES}, received {kl_anneal_type!r}")
+    if kl_anneal_type == "Cyclical":
+        return cyclical(num_epoch, cycles, stop, start)
+    return (monotonic if kl_anneal_type == "Monotonic" else constant)(num_epoch, stop, start)
+
+
+def linear_decay(initial, first_epoch, step):
+    """Teacher-forcing ratio that falls by ``step`` an epoch, to 0 at the lowest.
+
+    Args:
+        initial: ratio before ``first_epoch``, in [0, 1].
+        first_epoch: first epoch (0, 1, ...) with a lower ratio, the lab's ``tfr_sde``.
+        step: fall per epoch, the lab's ``tfr_d_step``.
+
+    Returns:
+        A function of the epoch.
+    """
+    return lambda epoch: max(0.0, initial - step * max(0, epoch - first_epoch + 1))
 
 
 def milestone_factor(epoch):
-    """What the learning rate is multiplied by in ``epoch`` (0, 1, ...) with ``--lr_schedule milestones``."""
+    """Factor of the learning rate in ``epoch`` (0, 1, ...) with ``--lr_schedule milestones``."""
     return 0.1 ** sum(epoch >= milestone for milestone in MILESTONES)
-
-
-def teacher_forcing_ratio(epoch, tfr, tfr_sde, tfr_d_step):
-    """Teacher-forcing ratio in use in ``epoch`` (0, 1, ...): ``tfr`` until epoch ``tfr_sde`` lowers it, floor 0."""
-    return max(0.0, tfr - tfr_d_step * max(0, epoch - tfr_sde + 1))

@@ -1,23 +1,26 @@
 """The efficient network: features at 1/2, 1/4 and 1/8 of the frame, a latent vector, a U-Net that composes.
 
-The next frame is ``(1 - m) * context_frame + m * rgb`` with a predicted mask m: what does not move is copied from the
-context frame at every step, so a static background cannot drift, however long the rollout.
+The next frame is ``(1 - m) * context_frame + m * rgb`` with a predicted mask m. The static parts of a frame are copied
+from the context frame at every step, so the background cannot drift, however long the rollout.
 """
 
 import keras
 import tensorflow as tf
 
+from cvae_tf.model import defaults
 from cvae_tf.model.network import Network, over_time
+
+register = keras.saving.register_keras_serializable("cvae_tf")
 
 
 def _conv(channels, kernel=3, share=1.0, **kwargs):
-    """A convolution that starts as He et al. have it; ``share``: of the inputs of a sum of convolutions, its own."""
+    """A convolution with the initial weights of He et al., 2015; ``share``: its part of a sum of convolutions."""
     initializer = keras.initializers.VarianceScaling(2 * share, "fan_in", "truncated_normal")
     return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer=initializer, **kwargs)
 
 
 def _zero_conv(channels, kernel, **kwargs):
-    """A convolution that starts at 0."""
+    """A convolution whose weights are 0 at first."""
     return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="zeros", **kwargs)
 
 
@@ -30,25 +33,28 @@ def _centred(image):
     return 4 * (image - tf.reduce_mean(image, axis=[1, 2], keepdims=True))
 
 
+@register
 class ResidualBlock(keras.layers.Layer):
     """Two 3x3 convolutions with LeakyReLU, plus the input."""
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        self.conv1 = _conv(channels)
-        self.conv2 = _conv(channels)
+        self.conv1 = _conv(channels, dtype=self.dtype_policy.name)
+        self.conv2 = _conv(channels, dtype=self.dtype_policy.name)
 
     def call(self, x):
         return x + tf.nn.leaky_relu(self.conv2(tf.nn.leaky_relu(self.conv1(x))))
 
 
+@register
 class Encoder(keras.layers.Layer):
     """An image (B, H, W, 3) -> its features at 1/2, 1/4 and 1/8 of its size: (width, 2 width, 3 width) channels."""
 
     def __init__(self, width, **kwargs):
-        super().__init__(**kwargs)
-        self.downs = [_conv(width * scale, strides=2) for scale in (1, 2, 3)]
-        self.block = ResidualBlock(3 * width)
+        super().__init__(autocast=False, **kwargs)  # centres in float32 in mixed precision too
+        policy = self.dtype_policy.name
+        self.downs = [_conv(width * scale, strides=2, dtype=policy) for scale in (1, 2, 3)]
+        self.block = ResidualBlock(3 * width, dtype=policy)
 
     def call(self, image):
         half = tf.nn.leaky_relu(self.downs[0](_centred(image)))
@@ -57,185 +63,201 @@ class Encoder(keras.layers.Layer):
         return half, quarter, eighth
 
 
+@register
 class GaussianPredictor(keras.layers.Layer):
     """Features of a frame and its pose -> mean and log variance of the latent, each (B, 1, 1, N).
 
-    One vector for the whole frame: the cells of a map would draw apart, and paint one shirt in three colours. The
-    maximum over the frame, not the mean, since what no pose tells may be a few pixels of it; and at each size, since a
-    colour is plain to see in features at 1/2 before any training, and largely lost in those at 1/8.
+    The latent is one vector for the whole frame. The cells of a map would be drawn independently, and paint one shirt
+    in three colours. Features are reduced by their maximum over the frame, not their mean, since a detail that the pose
+    leaves open may fill few pixels; and at each scale, since a colour is plain to see in the features at 1/2 before any
+    training, and largely lost in those at 1/8.
 
-    It starts at N(0, I), so that the KL starts at 0, or ``narrow``: at means that differ between frames by about 1,
-    known to within 0.05. A decoder that is fed noise at first learns to ignore it, long before it could learn what no
-    pose tells.
+    The Gaussian starts at N(0, I), so that the KL divergence starts at 0. With ``narrow``, its means differ between
+    frames by about 1 at first, and its deviation is 0.05. A decoder that gets noise as z at first learns to ignore z,
+    long before it could learn the details that the pose leaves open.
     """
 
     def __init__(self, width, latents, narrow=False, **kwargs):
         super().__init__(**kwargs)
-        self.hidden = _conv(width)
+        policy = self.dtype_policy.name
+        self.hidden = _conv(width, dtype=policy)
         kernel = keras.initializers.VarianceScaling(2.4) if narrow else "zeros"  # 2.4: the features are small
         bias = keras.initializers.Constant(-6.0 if narrow else 0.0)
-        self.mean = keras.layers.Conv2D(latents, 1, kernel_initializer=kernel)
-        self.logvar = keras.layers.Conv2D(latents, 1, kernel_initializer="zeros", bias_initializer=bias)
+        self.mean = keras.layers.Conv2D(latents, 1, kernel_initializer=kernel, dtype=policy)
+        self.logvar = keras.layers.Conv2D(latents, 1, kernel_initializer="zeros", bias_initializer=bias, dtype=policy)
 
     def call(self, frame_features, pose_features):
         h = tf.nn.leaky_relu(self.hidden(tf.concat([frame_features[-1], pose_features[-1]], -1)))
         h = tf.concat([tf.reduce_max(x, axis=[1, 2], keepdims=True) for x in (*frame_features[:-1], h)], -1)
-        # Beyond these bounds, exp() costs the first epochs their numbers.
+        # Beyond these bounds, exp() overflows in the first epochs.
         return self.mean(h), tf.clip_by_value(self.logvar(h), -10.0, 10.0)
 
 
-class Up(keras.layers.Layer):
+@register
+class PixelShuffleUp(keras.layers.Layer):
     """Twice the size: a 1x1 convolution to four times the channels, laid out as 2x2 pixels."""
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        self.conv = _conv(4 * channels, 1)
+        self.conv = _conv(4 * channels, 1, dtype=self.dtype_policy.name)
 
     def call(self, x):
         return tf.nn.depth_to_space(self.conv(x), 2)
 
 
-class Merge(keras.layers.Layer):
-    """A 3x3 convolution of what changes from frame to frame, of the pose and of the context frame, side by side.
+@register
+class ConcatConv(keras.layers.Layer):
+    """A 3x3 convolution of three concatenated inputs: features in motion, the pose, and the context frame.
 
-    It is computed as the sum of three, since two of them need no frame that has yet to be generated: `pose` runs once
-    for all instants and `context` once a film, and only ``call`` is left for the time loop. It gets their sum:
-    TensorFlow adds three terms in an order that depends on timing, and runs would not continue to the bit.
+    It is computed as the sum of three convolutions, because two of them need no generated frame: ``pose`` runs once for
+    all time steps and ``context`` once for a film. Only ``call`` is left for the time loop. Its second argument is the
+    sum of the other two: TensorFlow adds three terms in an order that depends on timing, and a continued run would
+    differ in the last bits.
     """
 
     def __init__(self, channels, shares=(0.5, 0.25, 0.25), **kwargs):
         super().__init__(**kwargs)
-        self.moving = _conv(channels, share=shares[0])
-        self.pose = _conv(channels, share=shares[1], use_bias=False)
-        self.context = _conv(channels, share=shares[2], use_bias=False)
+        policy = self.dtype_policy.name
+        self.moving = _conv(channels, share=shares[0], dtype=policy)
+        self.pose = _conv(channels, share=shares[1], use_bias=False, dtype=policy)
+        self.context = _conv(channels, share=shares[2], use_bias=False, dtype=policy)
 
-    def call(self, moving, still):
-        return tf.nn.leaky_relu(self.moving(moving) + still)
+    def call(self, moving, conditioning):
+        return tf.nn.leaky_relu(self.moving(moving) + conditioning)
 
 
+@register
 class DecoderFusion(keras.layers.Layer):
-    """Features of the previous frame, z, and the parts that stand still, merged from 1/8 up to 1/2 of the size.
+    """Features of the previous frame, z, and the conditioning on pose and context, fused from 1/8 to 1/2 of the size.
 
-    z also scales the channels at each size (Perez et al., 2018, arXiv:1709.07871). Were it only added, a colour would
-    have to learn through nonlinearities where it belongs; as a factor, it is where a channel is that knows the shirt.
+    z also scales the channels at each scale (FiLM: Perez et al., 2018, arXiv:1709.07871). If z were only added, the
+    network would have to learn through nonlinearities where a colour belongs. As a factor, z acts where a channel that
+    knows the shirt is active.
     """
 
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
-        self.merges = [Merge(width * scale) for scale in (3, 2, 1)]
-        self.blocks = [ResidualBlock(width * scale) for scale in (3, 2, 1)]
-        self.ups = [Up(width * scale) for scale in (2, 1)]
-        self.gains = [keras.layers.Conv2D(width * scale, 1, use_bias=False, kernel_initializer="zeros")
-                      for scale in (3, 2, 1)]
+        policy = self.dtype_policy.name
+        self.merges = [ConcatConv(width * scale, dtype=policy) for scale in (3, 2, 1)]
+        self.blocks = [ResidualBlock(width * scale, dtype=policy) for scale in (3, 2, 1)]
+        self.ups = [PixelShuffleUp(width * scale, dtype=policy) for scale in (2, 1)]
+        self.gains = [_zero_conv(width * scale, 1, use_bias=False, dtype=policy) for scale in (3, 2, 1)]
 
-    def call(self, frame_features, still, z):
+    def call(self, frame_features, conditioning, z):
         x, levels = z + tf.zeros_like(frame_features[-1][..., :1]), []  # the same z everywhere
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
                 x = self.ups[level - 1](x)
             moving = tf.concat([x, frame_features[-1 - level]], -1)
-            x = block(merge(moving, still[level]) * (1 + self.gains[level](z)))
+            x = block(merge(moving, conditioning[level]) * (1 + self.gains[level](z)))
             levels.append(x)
         return levels  # from (B, H/8, W/8, 3 width) to (B, H/2, W/2, width)
 
 
-class Sketch(keras.layers.Layer):
-    """What the feature maps at 1/8, 1/4 and 1/2 say of the result, each over the one before: (B, H, W, channels).
+@register
+class MultiScaleHead(keras.layers.Layer):
+    """The output as the feature maps at 1/8, 1/4 and 1/2 give it, each added to the one before: (B, H, W, channels).
 
-    Without it everything passes through the few channels at full size, and training gives those to edges first; with
-    it, what is coarse is learned where few pixels have to know it. A 1x1 convolution joins each level, as in the skip
-    generator of Karras et al., 2020, arXiv:1912.04958.
+    Without this head all of the output passes through the few channels at full size, which learn edges first. With it,
+    few pixels learn the coarse part of the output. A 1x1 convolution joins each level, as in the skip generator of
+    Karras et al., 2020, arXiv:1912.04958.
     """
 
     def __init__(self, channels, levels, **kwargs):
         super().__init__(**kwargs)
-        self.heads = [_zero_conv(4 * channels, 1, dtype=self.dtype) for _ in range(levels)]  # 4: of 2x2 pixels
+        self.heads = [_zero_conv(4 * channels, 1, dtype=self.dtype_policy.name) for _ in range(levels)]  # 2x2 pixels
 
     def call(self, levels):
-        sketch = levels[0][..., :0]
+        output = levels[0][..., :0]
         for head, features in zip(self.heads, levels, strict=True):
-            sketch = tf.nn.depth_to_space(head(tf.concat([features, sketch], -1)), 2)
-        return sketch
+            output = tf.nn.depth_to_space(head(tf.concat([features, output], -1)), 2)
+        return output
 
 
+@register
 class Generator(keras.layers.Layer):
     """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
-    What says colours and mask starts at 0, so that the first frames are half the context frame and half grey. Random
-    colours would be so much worse than the context frame that training shuts the mask to be rid of them; in two
-    runs of twelve it never opened again (docs/experiments.md).
+    The layers that give colours and mask start at 0, so that the first frames are half the context frame and half grey.
+    Random colours would be so much worse than the context frame that training shuts the mask to be rid of them; in two
+    runs of twelve the mask never opened again (docs/experiments.md).
 
     In mixed precision too the frame is composed in float32: 16 bits have fewer steps than a pixel.
     """
 
     def __init__(self, width, **kwargs):
-        super().__init__(**kwargs)
-        self.up = Up(width // 2)
-        inputs = width // 2 + 6
-        self.merge = Merge(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs))
+        super().__init__(autocast=False, **kwargs)
+        policy, inputs = self.dtype_policy.name, width // 2 + 6
+        self.up = PixelShuffleUp(width // 2, dtype=policy)
+        self.merge = ConcatConv(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs), dtype=policy)
         self.out = _zero_conv(4, 3, dtype="float32")
-        self.sketch = Sketch(4, levels=3, dtype="float32")
+        self.coarse = MultiScaleHead(4, levels=3, dtype="float32")
 
-    def call(self, fused, still, context_frame):
-        details = self.out(self.merge(self.up(fused[-1]), still))
-        rgb, mask = tf.split(self.sketch(fused) + details, [3, 1], axis=-1)
-        # Copying the context frame everywhere is an easy first answer. The tails of this mask keep more of a gradient
-        # than a sigmoid's, and it opens again; where random colours had shut it (above), that was not enough.
+    def call(self, fused, conditioning, context_frame):
+        details = self.out(self.merge(self.up(fused[-1]), conditioning))
+        rgb, mask = tf.split(self.coarse(fused) + details, [3, 1], axis=-1)
+        # Copying the context frame everywhere is an easy first answer. A softsign keeps more of a gradient in its tails
+        # than a sigmoid, so the mask opens again; where random colours had shut it, even that was not enough.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)
         return (1 - mask) * context_frame + mask * tf.sigmoid(rgb)
 
 
+@register
 class UNet(Network):
     """The multi-scale network. Frame height and width must be multiples of 8.
 
     Args:
         width: channels at half resolution.
-        N_dim: size of the latent.
+        N_dim: size of the latent vector.
         prior: ``"standard"``, N(0, I), or ``"learned"``.
         narrow_posterior: the posterior starts narrow, as in `GaussianPredictor`.
+        **kwargs: of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
     """
 
-    def __init__(self, width=32, N_dim=12, prior="standard", narrow_posterior=False, **kwargs):
+    multiple = 8
+
+    def __init__(self, width=defaults.WIDTH, N_dim=defaults.N_DIM, prior="standard", narrow_posterior=False, **kwargs):
         super().__init__(**kwargs)
-        self.width, self.N_dim = width, N_dim
-        self.frame_encoder = Encoder(width, dtype="float32")  # centres in float32 in mixed precision too
-        self.pose_encoder = Encoder(width, dtype="float32")
-        self.gaussian_predictor = GaussianPredictor(width, N_dim, narrow_posterior)
-        self.decoder_fusion = DecoderFusion(width)
-        self.generator = Generator(width, dtype="float32")
+        self.width, self.N_dim, policy = width, N_dim, self.dtype_policy.name
+        self.frame_encoder = Encoder(width, dtype=policy)
+        self.pose_encoder = Encoder(width, dtype=policy)
+        self.gaussian_predictor = GaussianPredictor(width, N_dim, narrow_posterior, dtype=policy)
+        self.decoder_fusion = DecoderFusion(width, dtype=policy)
+        self.generator = Generator(width, dtype=policy)
         if prior == "learned":
-            self.prior_predictor = GaussianPredictor(width, N_dim)
+            self.prior_predictor = GaussianPredictor(width, N_dim, dtype=policy)
+        self.make_weights()
 
     def latent_shape(self, height, width):
         return 1, 1, self.N_dim
 
     def encode_poses(self, poses, training=False):
-        """As `Network`: the features at 1/8 for the posterior, and the poses' parts of all merges."""
+        """As in `Network`: the features at 1/8 for the posterior, and the conditioning of all `ConcatConv` layers."""
         return over_time(self._encode_pose, poses)
 
     def _encode_pose(self, pose):
         features = self.pose_encoder(pose)
-        return features[-1], self._parts("pose", features, _centred(pose))
+        return features[-1], self._conditioning("pose", features, _centred(pose))
 
     def encode_context(self, frame):
-        return frame, self._parts("context", self.frame_encoder(frame), frame)
+        return frame, self._conditioning("context", self.frame_encoder(frame), frame)
 
-    def _parts(self, source, features, image):
-        """The parts of the merges, from 1/8 to the full size, that a pose or a context frame gives."""
+    def _conditioning(self, source, features, image):
+        """The terms of all `ConcatConv` layers, from 1/8 to the full size, that a pose or a context frame gives."""
         merges = (*self.decoder_fusion.merges, self.generator.merge)
         inputs = (*reversed(features), image)
         return [getattr(merge, source)(x) for merge, x in zip(merges, inputs, strict=True)]
 
     def with_context(self, pose_features, context):
-        eighth, pose_parts = pose_features
-        _, context_parts = context
-        return eighth, [pose + part[None] for pose, part in zip(pose_parts, context_parts, strict=True)]
+        eighth, pose_terms = pose_features
+        _, context_terms = context
+        return eighth, [pose + context[None] for pose, context in zip(pose_terms, context_terms, strict=True)]
 
-    def _predict_gaussian(self, predictor, frames, pose_features):
+    def predict_gaussian(self, predictor, frames, pose_features):
         eighth, _ = pose_features
-        return super()._predict_gaussian(predictor, frames, (eighth,))
+        return super().predict_gaussian(predictor, frames, (eighth,))
 
     def decode(self, frame_features, pose_features, z, context):
-        _, (*still, still_at_full_size) = pose_features
+        _, (*conditioning, at_full_size) = pose_features
         context_frame, _ = context
-        return self.generator(self.decoder_fusion(frame_features, still, z), still_at_full_size, context_frame)
+        return self.generator(self.decoder_fusion(frame_features, conditioning, z), at_full_size, context_frame)
