@@ -22,11 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cvae_tf import sequences, studio  # noqa: E402
 from cvae_tf.config import STUDIO, studio_of  # noqa: E402
 from cvae_tf.data.images import to_float  # noqa: E402
+from cvae_tf.data.sequences import load_sequences  # noqa: E402
 from cvae_tf.evaluation.tables import markdown  # noqa: E402
-from cvae_tf.inference.predict import Generator  # noqa: E402
+from cvae_tf.inference.exported_model import ExportedModel  # noqa: E402
+from cvae_tf.studio import scene as studio  # noqa: E402
 
 DIFFERS = 0.1  # in pixels from 0 to 1: where two colours of the lamp can be told apart
 ENOUGH = 8  # such pixels, for a frame in which the lamp counts as lit
@@ -81,15 +82,15 @@ def main():
     options = studio_of(args.model)
     if not options["studio_lamp"]:
         sys.exit(f"{args.model}: not trained with --studio_lamp")
-    model = Generator(args.model)
+    model = ExportedModel(args.model)
     rows = []
-    for sequence in sequences.load_sequences(STUDIO, args.split, model.height, model.width, **options):
+    for sequence in load_sequences(STUDIO, args.split, model.height, model.width, **options):
         number = int(sequence.name.split()[-1])
         painted = in_each_colour(number, model.height, model.width, seed=options["studio_seed"],
                                  variety=options["studio_variety"])[:, 1:]
         frames, poses = to_float(sequence.frames), to_float(sequence.poses)
         truth = chosen(frames[1:], painted)
-        samples = [model(frames[0], poses[1:], seed, args.temperature) for seed in range(args.samples)]
+        samples = [model.generate(frames[0], poses[1:], seed, args.temperature) for seed in range(args.samples)]
         films = {"truth": [frames[1:]], f"{args.samples} samples": samples,
                  "posterior": [model.reconstruct(frames, poses)[0]]}
         for name, made in films.items():

@@ -11,12 +11,12 @@ from cvae_tf.files import atomic
 
 
 def to_uint8(frames):
-    """Floats in [0, 1], clipped to it, -> uint8; what is no number is black."""
+    """Convert floats to uint8: clipped to [0, 1], then rounded; NaN becomes 0."""
     return np.uint8(np.rint(np.clip(np.nan_to_num(frames), 0, 1) * 255))
 
 
 def side_by_side(*films, gap=1):
-    """Join films (T, H, W, 3) left to right, white columns between them; floats or uint8, all alike."""
+    """Join films (T, H, W, 3) from left to right, with ``gap`` white columns in between; all floats or all uint8."""
     white = 255 if films[0].dtype == np.uint8 else 1
     columns = np.full((*films[0].shape[:2], gap, 3), white, films[0].dtype)
     parts = [part for film in films for part in (columns, film)][1:]
@@ -24,21 +24,23 @@ def side_by_side(*films, gap=1):
 
 
 def film_writer(path, fps=20, scale=1):
-    """The writer for ``path``: `gif_writer`, `mp4_writer`, or `png_writer` where its name has no ending."""
+    """The writer for the ending of ``path``: `gif_writer`, `mp4_writer`, or without an ending `png_writer`."""
     return WRITERS[path.suffix.lower()](path, fps, scale)
 
 
 @contextlib.contextmanager
 def gif_writer(path, fps=20, scale=1):
-    """Write an endlessly looping GIF part by part, atomically: only the part in hand is in memory.
+    """Write an endlessly looping GIF atomically, in parts, of which one at a time is in memory.
 
-    All frames share one palette, that of the first part, which is much faster than one palette each and does not
-    flicker. Every frame is written, also one that equals the frame before.
+    All frames share the palette of the first part, which is much faster than a palette for each and does not flicker.
+    Every frame is written, even if it equals the frame before.
 
     Args:
-        path: ends in ``.gif``.
-        fps: frames per second; GIF counts time in hundredths of a second, so 50 divided by it comes out rounded.
-        scale: every pixel is drawn as a square of so many pixels.
+        path: path of the file; ends in ``.gif``.
+        fps: frames per second. GIF counts a frame's time in hundredths of a second: ``round(100 / fps)`` of them are
+            written, and at least 2, since viewers slow faster films down. So 20 fps is exact, 30 fps becomes 33, and
+            50 fps is the maximum.
+        scale: each pixel is drawn as a square of ``scale`` by ``scale`` pixels.
 
     Yields:
         A function that appends frames (T, H, W, 3), floats in [0, 1] or uint8.
@@ -58,7 +60,7 @@ def gif_writer(path, fps=20, scale=1):
             for frame in frames:
                 image = Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
                 image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-                stream.writelines(getdata(image, duration=max(20, 10 * round(100 / fps)), interlace=0))
+                stream.writelines(getdata(image, duration=10 * max(2, round(100 / fps)), interlace=0))
 
         yield append
         stream.write(b";")
@@ -66,15 +68,15 @@ def gif_writer(path, fps=20, scale=1):
 
 @contextlib.contextmanager
 def mp4_writer(path, fps=20, scale=1):
-    """As `gif_writer`, to an MP4 file (H.264) with any number of colours; its width and height are made even.
+    """Write an MP4 file (H.264), as `gif_writer` does; odd widths and heights grow by one pixel.
 
     Raises:
-        InputError: imageio-ffmpeg is not installed, which brings the encoder; or the file cannot be written.
+        InputError: the package imageio-ffmpeg, which has the encoder, is not installed; or the file cannot be written.
     """
     try:
         from imageio_ffmpeg import write_frames
     except ImportError as error:
-        raise InputError(f"{path}: MP4 needs a package more: pip install imageio-ffmpeg; or write a GIF") from error
+        raise InputError(f"{path}: MP4 needs another package: pip install imageio-ffmpeg; or write a GIF") from error
     with atomic(path) as unfinished, contextlib.ExitStack() as stack:
         encoder = None
 
@@ -98,13 +100,13 @@ def mp4_writer(path, fps=20, scale=1):
 
 @contextlib.contextmanager
 def png_writer(path, fps=20, scale=1):
-    """As `gif_writer`, to a new folder of ``frame000000.png`` and so on; ``fps`` counts nothing.
+    """Write a new folder with ``frame000000.png`` and so on, as `gif_writer` does; ``fps`` has no effect.
 
     Raises:
-        InputError: there is something at ``path``, or the folder cannot be written.
+        InputError: ``path`` exists, or the folder cannot be written.
     """
     if path.exists():
-        raise InputError(f"{path}: is there already; choose another --output")
+        raise InputError(f"{path}: exists already; choose another --output")
     with atomic(path) as unfinished:
         unfinished.mkdir()
         count = 0
@@ -122,26 +124,26 @@ WRITERS = {".gif": gif_writer, ".mp4": mp4_writer, "": png_writer}
 
 
 def _enlarged(frames, scale):
-    """Frames as uint8, every pixel a square of ``scale`` pixels."""
+    """Frames as uint8, each pixel enlarged to a square of ``scale`` by ``scale`` pixels."""
     frames = frames if frames.dtype == np.uint8 else to_uint8(frames)
     return frames.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def write_gif(path, frames, fps=20, scale=1):
-    """Write frames (T, H, W, 3), floats in [0, 1] or uint8, as one GIF; the rest as `gif_writer`."""
+    """Write frames (T, H, W, 3), floats in [0, 1] or uint8, as a GIF; the arguments are those of `gif_writer`."""
     with gif_writer(path, fps, scale) as append:
         append(frames)
 
 
 def _palette(frames):
-    """An image with the palette for ``frames``."""
+    """An image that carries the palette for ``frames``."""
     sample = frames[:: max(1, len(frames) // 64)]
-    # An octree keeps the thin coloured limbs of the poses; the median cut turns them grey in favour of the room.
+    # An octree keeps the thin coloured limbs of the poses; a median cut turns them grey, in favour of the room.
     return Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(256, method=Image.Quantize.FASTOCTREE)
 
 
 def _header(width, height, palette):
-    """The beginning of a GIF: its size in pixels, a palette for all frames, and that it repeats without end."""
+    """The beginning of a GIF: its size in pixels, the palette of all frames, and endless repetition."""
     size = np.array([width, height], "<u2").tobytes()
     colours = bytes(palette[:768]).ljust(768, b"\0")
     return b"GIF89a" + size + b"\xf7\0\0" + colours + b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"

@@ -1,19 +1,20 @@
-"""Footage, from a folder in the lab's layout or from the studio, and the training clips drawn from it.
+"""Footage: frames with their poses, from a folder in the lab's layout or from the studio.
 
-The lab's layout: ``ROOT/{train,val}/{train,val}_img/*.png`` and ``..._label/*.png``, ordered by the number in the file
-name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. Or already decoded, as arrays: see
-`images.read_arrays`. No TensorFlow.
+The lab's layout is ``ROOT/{train,val}/{train,val}_img/*.png`` and ``..._label/*.png``, ordered by the number in the
+file name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. `arrays` describes the layout of
+footage that is decoded already.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from cvae_tf.config import STUDIO
-from cvae_tf.data import images, mirror
-from cvae_tf.data.images import to_float
+from cvae_tf.config import STUDIO, check_ranges
+from cvae_tf.data import arrays, images, mirror
+from cvae_tf.data.clips import Clips
 from cvae_tf.errors import InputError
 from cvae_tf.studio import scene as studio
 
@@ -23,11 +24,12 @@ class Footage:
     """Frames and the poses drawn for them, in one or more uncut sequences.
 
     Attributes:
-        frames, poses: (N, H, W, 3) uint8; frame n and pose n are the same instant.
-        sequences: (start, length) of each uncut run, in order.
-        names: of the frames, for messages; none will do.
-        checksum: of the pixels.
-        mirrored: (N, H, W, 3) uint8, the poses of the mirrored frames, or None.
+        frames, poses: (N, H, W, 3) uint8; frame n and pose n are of the same instant.
+        sequences: (start, length) of each uncut sequence, in order.
+        names: names of the frames, for messages; their numbers by default.
+        checksum: checksum of the pixels.
+        palette: `mirror.Palette` of the poses; None if it is unknown, so that clips cannot be mirrored.
+        split: ``"train"``; or ``"val"``, of which `clips` are the same each time.
     """
 
     frames: np.ndarray
@@ -35,187 +37,117 @@ class Footage:
     sequences: tuple
     names: tuple = ()
     checksum: str = ""
-    mirrored: np.ndarray | None = None
+    palette: mirror.Palette | None = None
+    split: str = "train"
+
+    def clips(self, length, batch_size, *, seed=0, context="sequence", mirror=False, steps_per_epoch=0):
+        """One epoch of batches for Keras's ``fit``.
+
+        Of the training split, the clips begin at random frames, and each iteration over the data set draws new ones. Of
+        the validation split, the clips tile the sequences in order and are the same each time; their context frame is
+        their first frame, and the last batch may be smaller.
+
+        Args:
+            length: frames in a clip.
+            batch_size: clips in a batch.
+            seed, context, mirror, steps_per_epoch: of the training split, as for `Clips`.
+
+        Returns:
+            A `tf.data.Dataset` of dicts of uint8 tensors: ``"frames"`` and ``"poses"`` (B, T, H, W, 3), ``"context"``
+            (B, H, W, 3).
+
+        Raises:
+            InputError: the footage is too short for one clip, or is to be mirrored and its palette is unknown.
+        """
+        import tensorflow as tf  # slow to import, and the rest of the module needs none of it
+
+        if self.split == "val":
+            single = Clips(self, length, 1, order="tiled", context="clip")
+            clips = single.dataset(0, single.steps_in_epoch(0))
+            return clips.map(lambda batch: {name: array[0] for name, array in batch.items()}).batch(batch_size)
+        clips = Clips(self, length, batch_size, context=context, mirror=mirror, steps_per_epoch=steps_per_epoch,
+                      seed=seed)
+        steps, epochs = clips.steps_in_epoch(0), itertools.count()
+
+        def batches():
+            first = steps * next(epochs)
+            yield from map(clips.batch, range(first, first + steps))
+
+        signature = clips.dataset(0, 1).element_spec
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
     def longest(self, length):
-        """The first ``length`` frames and poses of the longest sequence, float32 in [0, 1]; all of it if shorter."""
+        """The first ``length`` frames and poses of the longest sequence, uint8; all of it if it is shorter.
+
+        Raises:
+            InputError: the longest sequence has fewer than two frames.
+        """
         start, available = max(self.sequences, key=lambda sequence: sequence[1])
         if available < 2:
             raise InputError("validation needs at least 2 frames with consecutive numbers; "
-                             f"the longest uncut run has {available}")
+                             f"the longest uncut sequence has {available}")
         span = slice(start, start + min(length, available))
-        return to_float(self.frames[span]), to_float(self.poses[span])
+        return self.frames[span], self.poses[span]
 
 
-def load_footage(config, split):
-    """The footage of ``split``, ``"train"`` or ``"val"``, of ``config.data_dir``; for training with mirrored poses.
+class Splits(NamedTuple):
+    """The `Footage` of the two splits of a data set."""
 
-    Raises:
-        InputError: a folder is missing or empty, a frame has no pose, a file is not a readable image, or poses to be
-            mirrored are drawn in the colours of neither the lab nor the studio.
-    """
-    footage = _read_footage(config, split)
-    if not config.mirror or split != "train":
-        return footage
-    uneven, hues = min(((mirror.unevenness(footage.poses, *hues), hues) for hues in (mirror.LAB, studio.limb_hues())),
-                       key=lambda pair: pair[0])
-    if uneven > mirror.UNEVEN:
-        raise InputError(f"{config.data_dir}: the poses have other colours than the lab's, by which --mirror tells "
-                         "left limbs from right ones; give --no_mirror")
-    return dataclasses.replace(footage, mirrored=mirror.mirrored(footage.poses, *hues))
+    train: Footage
+    val: Footage
 
 
-def _read_footage(config, split):
-    size = config.frame_H, config.frame_W
-    if config.data_dir == STUDIO:
-        length = min(studio.LENGTH, config.max_frames or studio.LENGTH)
-        count = min(config.studio_sequences, config.max_frames // length or config.studio_sequences)
-        numbers = range(1, 1 + count) if split == "train" else [0]
-        sequences = studio.sequences(numbers, *size, length=length, seed=config.studio_seed,
-                                     variety=config.studio_variety, lamp=config.studio_lamp)
-        frames, poses = (np.concatenate(arrays) for arrays in zip(*sequences, strict=True))
-        lengths = [len(frames) for frames, _ in sequences]
-        starts = np.cumsum([0, *lengths[:-1]]).tolist()
-        names = tuple(f"studio {number}, frame {t}" for number in numbers for t in range(length))
-        return Footage(frames, poses, tuple(zip(starts, lengths, strict=True)), names,
-                       images.checksum(np.stack([frames, poses])))
-    folder = Path(config.data_dir) / split
-    arrays = images.read_arrays(folder, *size)
-    if arrays:
-        frames, poses, runs, checksum = arrays
-        count = min(len(frames), config.max_frames or len(frames))
-        runs = tuple((start, min(length, count - start)) for start, length in runs if start < count)
-        return Footage(frames[:count], poses[:count], runs, checksum=checksum)
-    frame_paths, pose_paths = images.pair(folder / f"{split}_img", folder / f"{split}_label")
-    if config.max_frames:
-        frame_paths, pose_paths = frame_paths[:config.max_frames], pose_paths[:config.max_frames]
-    frames, poses, checksum = images.read_cached(Path(config.data_dir), split, frame_paths, pose_paths, *size)
-    return Footage(frames, poses, images.uncut(frame_paths), tuple(frame_paths), checksum)
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Training batches as a pure function of the seed and the step, so that a run continues exactly.
+def load_footage(data_dir=STUDIO, *, frame_size=(32, 64), max_frames=0, studio_sequences=4, studio_seed=0,
+                 studio_variety=False, studio_lamp=False):
+    """Load the footage of a data set.
 
     Args:
-        footage: what to draw from; where it has mirrored poses, half of the clips are mirrored, at random.
-        length: frames in a clip.
-        batch_size: clips in a batch.
-        tiled: clips tile each sequence in order (the lab) instead of starting anywhere.
-        context: ``"sequence"``: the context frame is drawn from anywhere in the clip's sequence; ``"clip"``: it is the
-            clip's first frame.
-        share: share of the frames to use, the first ones.
-        early_share, early_epochs: a smaller share in the first epochs (``--fast_train``).
-        steps_per_epoch: batches in an epoch; 0: as many clips as fit the frames once.
-        seed: of the order and of the context frames.
+        data_dir: folder in the lab's layout, or ``"studio"`` for the built-in data set.
+        frame_size: (height, width) of the frames in pixels, 8 to 1024 each. Larger images are resized; arrays must have
+            this size.
+        max_frames: number of frames to load of each split, the first ones; 0: all.
+        studio_sequences: number of training sequences of the studio, 1 to 1000.
+        studio_seed, studio_variety, studio_lamp: as for `studio.scene.sequence`.
+
+    Returns:
+        `Splits` with ``train`` and ``val``.
 
     Raises:
-        InputError: the footage is too short for one clip.
+        InputError: a value is out of range, a folder is missing or empty, a frame has no pose, or a file is unreadable.
     """
-
-    footage: Footage
-    length: int
-    batch_size: int
-    tiled: bool = False
-    context: str = "sequence"
-    share: float = 1.0
-    early_share: float = 1.0
-    early_epochs: int = 0
-    steps_per_epoch: int = 0
-    seed: int = 0
-    _starts: tuple = field(init=False, repr=False)
-
-    def __post_init__(self):
-        shares = (min(self.share, self.early_share), self.share)
-        object.__setattr__(self, "_starts", tuple(self._list_starts(share) for share in shares))
-
-    def _list_starts(self, share):
-        """(start of a clip, start and length of its sequence) for each clip in the first ``share`` of the frames."""
-        limit = int(len(self.footage.frames) * share)
-        stride = self.length if self.tiled else 1
-        sequences = [(begin, max(0, min(length, limit - begin))) for begin, length in self.footage.sequences]
-        starts = np.concatenate([
-            np.stack(np.broadcast_arrays(np.arange(begin, begin + length - self.length + 1, stride), begin, length), 1)
-            for begin, length in sequences])
-        if not len(starts):
-            longest = max(length for _, length in sequences)
-            raise InputError(f"the training data are too short: a clip takes {self.length} frames and the longest "
-                             f"uncut run in use has {longest}; lower --train_vi_len, or use more frames or a "
-                             "larger share (--partial, --fast_partial)")
-        return starts
-
-    def steps_in_epoch(self, epoch):
-        """Number of batches in ``epoch`` (0, 1, ...); what does not fill a batch is left out, as in the lab."""
-        if self.steps_per_epoch:
-            return self.steps_per_epoch
-        starts = self._starts[epoch >= self.early_epochs]
-        clips = len(starts) if self.tiled else len(starts) // self.length
-        return max(1, clips // self.batch_size)
-
-    def first_step(self, epoch):
-        """Number of batches before ``epoch``."""
-        early = min(epoch, self.early_epochs)
-        return early * self.steps_in_epoch(0) + (epoch - early) * self.steps_in_epoch(self.early_epochs)
-
-    def epoch_of(self, step):
-        """The epoch that ``step`` (0, 1, ...) belongs to."""
-        early_steps = self.first_step(self.early_epochs)
-        if step < early_steps:
-            return step // self.steps_in_epoch(0)
-        return self.early_epochs + (step - early_steps) // self.steps_in_epoch(self.early_epochs)
-
-    def batch(self, step):
-        """The batch of ``step``.
-
-        Returns:
-            ``(frames, poses, context)``: (T, B, H, W, 3) twice and (B, H, W, 3), float32 in [0, 1].
-        """
-        random = np.random.default_rng([self.seed, step])
-        start, begin, length = self._choose(step, random).T
-        times = np.arange(self.length)[:, None] + start  # (T, B)
-        context = begin + random.integers(length) if self.context == "sequence" else start
-        frames, poses, context = self.footage.frames[times], self.footage.poses[times], self.footage.frames[context]
-        if self.footage.mirrored is not None:
-            chosen = random.random(self.batch_size) < 0.5
-            frames[:, chosen], context[chosen] = frames[:, chosen, :, ::-1], context[chosen, :, ::-1]
-            poses[:, chosen] = self.footage.mirrored[times[:, chosen]]
-        return to_float(frames), to_float(poses), to_float(context)
-
-    def _choose(self, step, random):
-        """A row of `_list_starts` for each clip of a batch."""
-        epoch = self.epoch_of(step)
-        starts = self._starts[epoch >= self.early_epochs]
-        if self.tiled:
-            first = (step - self.first_step(epoch)) * self.batch_size
-            return starts[np.arange(first, first + self.batch_size) % len(starts)]
-        return starts[random.integers(len(starts), size=self.batch_size)]
-
-    def names(self, step):
-        """What the clips in the batch of ``step`` are called: the names of their first and last frames."""
-        names = self.footage.names or range(len(self.footage.frames))
-        starts = self._choose(step, np.random.default_rng([self.seed, step]))[:, 0]
-        return [f"{names[start]} to {getattr(names[start + self.length - 1], 'name', names[start + self.length - 1])}"
-                for start in starts]
-
-    def dataset(self, first_step, last_step):
-        """A `tf.data.Dataset` of the batches of steps ``first_step`` to ``last_step - 1``, prepared ahead."""
-        import tensorflow as tf  # the rest of the module, and so ``python -m cvae_tf.studio.scene``, does without
-
-        size = self.footage.frames.shape[1:]
-        clip = (self.length, self.batch_size, *size)
-
-        def load(step):
-            batch = tf.numpy_function(lambda s: self.batch(int(s)), [step], (tf.float32,) * 3, stateful=False)
-            return tuple(tf.ensure_shape(x, shape)
-                         for x, shape in zip(batch, (clip, clip, (self.batch_size, *size)), strict=True))
-
-        return tf.data.Dataset.range(first_step, last_step).map(load, num_parallel_calls=2).prefetch(2)
+    height, width = frame_size
+    check_ranges(dict(frame_H=(8, 1024), frame_W=(8, 1024), max_frames=(0, 10**9), studio_sequences=(1, 1000),
+                      studio_seed=(0, 2**31 - 1)), frame_H=height, frame_W=width, max_frames=max_frames,
+                 studio_sequences=studio_sequences, studio_seed=studio_seed)
+    if data_dir != STUDIO:
+        return Splits(*(_read_split(Path(data_dir), split, height, width, max_frames) for split in Splits._fields))
+    length = min(studio.LENGTH, max_frames or studio.LENGTH)
+    count = min(studio_sequences, max_frames // length or studio_sequences)
+    numbers = {"train": range(1, 1 + count), "val": [0]}
+    return Splits(*(_draw_studio(split, numbers[split], height, width, length=length, seed=studio_seed,
+                                 variety=studio_variety, lamp=studio_lamp) for split in Splits._fields))
 
 
-def training_clips(config, footage):
-    """`Clips` of ``footage`` as ``config`` wants them."""
-    return Clips(footage, config.train_vi_len, config.batch_size, tiled=config.clips == "tiled",
-                 context=config.context, share=config.partial,
-                 early_share=config.fast_partial if config.fast_train else 1.0,
-                 early_epochs=config.fast_train_epoch if config.fast_train else 0,
-                 steps_per_epoch=config.steps_per_epoch, seed=config.seed)
+def _draw_studio(split, numbers, height, width, *, length, **options):
+    """Sequences ``numbers`` of the studio as `Footage`."""
+    sequences = studio.sequences(numbers, height, width, length=length, **options)
+    frames, poses = (np.concatenate(parts) for parts in zip(*sequences, strict=True))
+    return Footage(frames, poses, tuple((start, length) for start in range(0, len(frames), length)),
+                   tuple(f"studio {number}, frame {t}" for number in numbers for t in range(length)),
+                   arrays.checksum(frames, poses), mirror.STUDIO, split)
+
+
+def _read_split(root, split, height, width, max_frames):
+    """The split of a data set on disk as `Footage`."""
+    folder, names = root / split, ()
+    found = arrays.read_arrays(folder, height, width)
+    if not found:
+        frame_paths, pose_paths = images.pair(folder / f"{split}_img", folder / f"{split}_label")
+        names = tuple(frame_paths[:max_frames or None])
+        found = arrays.decode(root, split, names, pose_paths[:len(names)], height, width)
+    frames, poses, sequences, checksum = found
+    count = min(len(frames), max_frames or len(frames))
+    sequences = tuple((start, min(length, count - start)) for start, length in sequences if start < count)
+    palette = mirror.find_palette(poses[:count]) if split == "train" else None
+    return Footage(frames[:count], poses[:count], sequences, names, checksum, palette, split)

@@ -1,4 +1,4 @@
-"""The sequences that an evaluation is about: whole, each frame with its pose, from a folder or from the studio."""
+"""Whole sequences for an evaluation, each frame with its pose, from a folder or from the studio."""
 
 import re
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf.config import STUDIO
-from cvae_tf.data import images
+from cvae_tf.data import arrays, images
 from cvae_tf.errors import InputError
 from cvae_tf.studio import scene as studio
 
-STUDIO_TEST = range(1001, 1006)  # beyond what any training uses; five, like the lab's test sequences
+STUDIO_TEST = range(1001, 1006)  # numbers that no training uses; five sequences, as in the lab's test
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Sequence:
     """An uncut sequence.
 
     Attributes:
-        name: what it is called in reports, unlike any other.
-        frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t are the same instant.
-        note: what a reader of the numbers should know of it, or nothing.
+        name: name in reports, unlike any other's.
+        frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t are of the same instant.
+        note: remark for the readers of a report, or nothing.
     """
 
     name: str
@@ -30,16 +30,19 @@ class Sequence:
     note: str = ""
 
 
-def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False,
-                   studio_lamp=False):
-    """The sequences of a split, in the order of their numbers, at the size of a model's frames.
+def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False, studio_lamp=False):
+    """Load the sequences of a split, in the order of their numbers, at the size of a model's frames.
 
     Args:
         data_dir: folder in the lab's layout, or ``"studio"``.
-        split: ``"val"``, ``"test"``, or a folder in ``data_dir`` or elsewhere. It holds ``*_img`` and ``*_label``, with
-            images in them, cut where their numbers have a gap, or with a numbered folder of images for each sequence.
-        height, width: of the model's frames.
-        studio_seed, studio_variety, studio_lamp: of the studio.
+        split: ``"val"``, ``"test"``, or a folder in ``data_dir`` or elsewhere. It holds arrays, as `arrays` describes
+            them; or ``*_img`` and ``*_label`` with images, cut where their numbers have a gap, or with a numbered
+            folder of images for each sequence.
+        height, width: size of the model's frames in pixels.
+        studio_seed, studio_variety, studio_lamp: as for `studio.scene.sequence`.
+
+    Returns:
+        A list of `Sequence`; single frames between two cuts are left out.
 
     Raises:
         InputError: a folder is missing or empty, a frame lacks its pose or a pose its true frame, an image is
@@ -49,41 +52,42 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         numbers = {"val": [0], "test": STUDIO_TEST}.get(split)
         if numbers is None:
             raise InputError(f"--split must be val or test with --data_dir {STUDIO}, received '{split}'")
-        pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety,
-                                  lamp=studio_lamp)
+        pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety, lamp=studio_lamp)
         return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
     folder, found = split_folder(data_dir, split), []
-    arrays = images.read_arrays(folder, height, width)
-    if arrays:
-        frames, poses, runs, _ = arrays
-        return [Sequence(f"{start} to {start + length - 1}", frames[start:start + length], poses[start:start + length])
-                for start, length in runs if length > 1]
-    for name, frame_folder, pose_folder in sequence_folders(folder):
-        frame_paths, pose_paths = images.pair(frame_folder, pose_folder)
-        poses = len(images.list_images(pose_folder))
-        if len(frame_paths) < poses:
-            raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
-                             "an evaluation needs the true frame of every pose")
-        note = _squeezed(frame_paths[0], height, width)
-        cached = f"{folder.name}_{name}" if name else folder.name
-        frames, poses, _ = images.read_cached(folder.parent, cached, frame_paths, pose_paths, height, width)
-        parts = images.uncut(frame_paths)
-        for start, length in parts:
-            span = f"{frame_paths[start].stem} to {frame_paths[start + length - 1].stem}"
-            called = f"{name}: {span}" if name and len(parts) > 1 else name or span
-            if length > 1:
-                cut = slice(start, start + length)
-                found.append(Sequence(called, frames[cut], poses[cut], note))
+    if decoded := arrays.read_arrays(folder, height, width):
+        found = _cut("", range(len(decoded[0])), decoded, "")
+    else:
+        for name, frame_folder, pose_folder in sequence_folders(folder):
+            frame_paths, pose_paths = images.pair(frame_folder, pose_folder)
+            poses = len(images.list_images(pose_folder))
+            if len(frame_paths) < poses:
+                raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
+                                 "an evaluation needs the true frame of every pose")
+            note = _squeezed(frame_paths[0], height, width)
+            cache = f"{folder.name}_{name}" if name else folder.name
+            decoded = arrays.decode(folder.parent, cache, frame_paths, pose_paths, height, width)
+            found += _cut(name, [path.stem for path in frame_paths], decoded, note)
     if not found:
         raise InputError(f"{folder}: no two frames with consecutive numbers; there is nothing to predict")
     return found
 
 
+def _cut(name, frame_names, decoded, note):
+    """`Sequence` for each uncut part of at least two frames in a result of `arrays.read_arrays`."""
+    frames, poses, parts, _ = decoded
+    spans = [f"{frame_names[start]} to {frame_names[start + length - 1]}" for start, length in parts]
+    if name:
+        spans = [name] if len(parts) == 1 else [f"{name}: {span}" for span in spans]
+    return [Sequence(span, frames[start:start + length], poses[start:start + length], note)
+            for span, (start, length) in zip(spans, parts, strict=True) if length > 1]
+
+
 def split_folder(data_dir, split):
-    """The folder of a split: in ``data_dir`` or, unless it is called val or test, elsewhere.
+    """The folder of a split: in ``data_dir``, or elsewhere unless the split is called val or test.
 
     Raises:
-        InputError: it is neither.
+        InputError: there is no such folder.
     """
     root = Path(data_dir)
     if not root.is_dir():
@@ -105,12 +109,14 @@ def _only(folder, kind):
 
 
 def sequence_folders(folder):
-    """(name, folder of frames, folder of poses) of the sequences of a split, in the order of their numbers.
+    """List the sequences of a split in the order of their numbers.
 
-    One without a name where the images lie directly in ``*_img``.
+    Returns:
+        A list of (name, folder of frames, folder of poses); a single one, with an empty name, if the images lie
+        directly in ``*_img``.
 
     Raises:
-        InputError: there is no one ``*_img`` or ``*_label``, or a sequence has frames or poses alone.
+        InputError: ``*_img`` or ``*_label`` is missing or there are several, or a sequence lacks frames or poses.
     """
     frame_root, pose_root = (_only(folder, kind) for kind in ("img", "label"))
     below, poses_below = ({path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
@@ -126,7 +132,7 @@ def sequence_folders(folder):
 
 
 def _squeezed(path, height, width):
-    """A note where an image's shape is not that of the model's frames, or nothing."""
+    """A note if an image has another shape than the model's frames, or nothing."""
     w, h = images.image_size(path)
     if abs(w * height / (h * width) - 1) > 0.01:
         return f"Images of {w}x{h} pixels were squeezed into the model's {width}x{height}, as in training."

@@ -1,19 +1,19 @@
-"""How the person of the studio moves: a script of actions, frame by frame, and the joints in space that follow it."""
+"""The motion of the studio's person: a script of actions, frame by frame, and the joints in space that follow it."""
 
 import numpy as np
 
-# Channels of the script. Lengths in body heights, angles in radians. Yaw 0 faces the camera, +pi/2 faces right.
-# Of each arm: raised sideways, swung forward, elbow bent.
+# Channels of the script, lengths in body heights, angles in radians. Yaw 0 faces the camera, +pi/2 faces right. An arm
+# is raised sideways (side), swung forward (front) and bent (elbow).
 CHANNELS = ("x", "z", "yaw", "squat", "lean", "left_side", "left_front", "left_elbow", "right_side", "right_front",
             "right_elbow")
 REST = dict(x=0.0, z=0.0, yaw=0.0, squat=0.0, lean=0.03, left_side=0.12, left_front=0.0, left_elbow=0.2,
             right_side=0.12, right_front=0.0, right_elbow=0.2)
-NEAR, AWAY = 1.7, 2.1  # z of coming near, x outside the frame
-SPEED = 0.034  # of walking, body heights per frame
+NEAR, AWAY = 1.7, 2.1  # z near the camera, x outside the frame
+SPEED = 0.034  # of walking, in body heights per frame
 
 
 class _Script:
-    """Targets of every channel, one row a frame, written by actions."""
+    """The targets of all channels, one row per frame, which the actions append."""
 
     def __init__(self, random):
         self.random = random
@@ -25,7 +25,7 @@ class _Script:
         self.rows += [[self.state[name] for name in CHANNELS]] * int(frames)
 
     def turn_to(self, yaw):
-        """Turn to an angle the short way round."""
+        """Turn to an angle, the shorter way round."""
         now = self.state["yaw"]
         self.hold(self.random.integers(12, 20), yaw=now + (yaw - now + np.pi) % (2 * np.pi) - np.pi)
 
@@ -88,7 +88,7 @@ class _Script:
 
 
 def write_script(random, length):
-    """Channel -> (length,): the script, smoothed; each action once before any comes twice."""
+    """The smoothed script, (length,) for each channel; all actions come once before any comes again."""
     script = _Script(random)
     actions = [script.stand, script.walk, script.turn, script.raise_arms, script.reach, script.wave, script.squat,
                script.come_near, script.leave, script.walk]
@@ -107,7 +107,15 @@ HALF_HIPS, HALF_SHOULDERS = 0.06, 0.115
 
 
 def skeleton(script):
-    """Joint name -> (T, 3): x to the right, y up from the floor, z towards the camera, in body heights."""
+    """The joints in space that follow a script.
+
+    Args:
+        script: (T,) for each channel.
+
+    Returns:
+        A dict from the name of a joint to its positions (T, 3) in body heights: x to the right, y up from the floor, z
+        towards the camera; and ``"forward"``, the unit vectors (T, 3) in which the person looks.
+    """
     x, z, yaw, squat, lean = (script[name] for name in ("x", "z", "yaw", "squat", "lean"))
     zero = np.zeros_like(x)
     forward = np.stack([np.sin(yaw), zero, np.cos(yaw)], 1)
@@ -115,10 +123,10 @@ def skeleton(script):
     up = np.array([0.0, 1.0, 0.0])
     speed = np.hypot(np.gradient(x), np.gradient(z))
     stride = np.minimum(1.0, speed / SPEED)
-    phase = np.cumsum(speed) * 2 * np.pi / 0.95  # a body height less a little takes two steps
+    phase = np.cumsum(speed) * 2 * np.pi / 0.95  # two steps take a little less than a body height
 
     def bent(angle, sideways=None):
-        """Unit vectors that hang down at angle 0 and point forward at pi/2, turned ``sideways`` after that."""
+        """Unit vectors that hang down at angle 0 and point forward at pi/2, then turned by ``sideways``."""
         direction = np.sin(angle)[:, None] * forward - np.cos(angle)[:, None] * up
         if sideways is None:
             return direction

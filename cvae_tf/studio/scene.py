@@ -1,34 +1,30 @@
 """The studio: synthetic footage of a person in a lit grey room, with the pose of each frame drawn beside it.
 
-    python -m cvae_tf.studio.scene OUT [--train 4] [--seed 0] [--variety] [--lamp] [--frame_H 32] [--frame_W 64]
-
-writes it to disk in the lab's layout. A person moves as in `motion`; a camera projects the joints; Pillow draws the
-body in the room, and the skeleton in colours on white, as OpenPose does. Footage is a pure function of its arguments.
+The person moves as `person` decides; a camera projects the joints; Pillow draws the body in the room, and the skeleton
+in colours on white, as OpenPose does. The footage is a pure function of its arguments.
 """
 
 import colorsys
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cvae_tf import errors
-from cvae_tf.config import normalise_flags, parser_for
+from cvae_tf.config import check_ranges
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic
-from cvae_tf.studio import person as motion
+from cvae_tf.studio import person
 
 LENGTH = 630  # frames in a sequence, as in the lab
 
 CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
-FACE_HIDDEN = -0.5  # cosine of the yaw up to which it is
-PERSON = 0.74  # height of the person at z = 0 over that of the frame
+FACE_HIDDEN = -0.5  # the face is hidden up to this cosine of the yaw
+PERSON = 0.74  # height of the person at z = 0 as a share of the frame's height
 
 SKIN, HAIR = (196, 150, 124), (44, 34, 30)
 CLOTHES = (("shirt", (72, 92, 120)), ("trousers", (30, 30, 36)), ("shoes", (22, 20, 20)))
 LAMPS = ((225, 60, 50), (60, 190, 80), (60, 90, 230))
-BODY = (  # bones, thickness in body heights, what colours them
+BODY = (  # ends of each bone, its thickness in body heights, and the clothes on it
     ("left_hip", "left_knee", 0.085, "trousers"), ("left_knee", "left_ankle", 0.065, "trousers"),
     ("left_ankle", "left_toe", 0.05, "shoes"),
     ("right_hip", "right_knee", 0.085, "trousers"), ("right_knee", "right_ankle", 0.065, "trousers"),
@@ -38,7 +34,7 @@ BODY = (  # bones, thickness in body heights, what colours them
     ("pelvis", "neck", 0.15, "shirt"), ("left_shoulder", "right_shoulder", 0.065, "shirt"),
     ("left_hip", "right_hip", 0.10, "trousers"),
 )
-LIMBS = (  # of the drawn pose, with their colours
+LIMBS = (  # ends and colour of each line of the drawn pose
     ("head", "nose", (190, 0, 255)), ("neck", "head", (130, 0, 220)), ("neck", "pelvis", (60, 40, 255)),
     ("neck", "right_shoulder", (0, 90, 255)), ("right_shoulder", "right_elbow", (0, 130, 255)),
     ("right_elbow", "right_wrist", (0, 170, 255)),
@@ -52,7 +48,7 @@ LIMBS = (  # of the drawn pose, with their colours
 
 
 def limb_hues():
-    """Hues in degrees of the drawn pose: of left limbs, of the same limbs on the right, and of the others."""
+    """Hues in degrees of the drawn pose: of the left limbs, of the same limbs on the right, and of the others."""
     hues = {(a, b): 360 * colorsys.rgb_to_hsv(*colour)[0] for a, b, colour in LIMBS}
     left = [limb for limb in hues if limb[1].startswith("left")]
     right = [tuple(joint.replace("left", "right") for joint in limb) for limb in left]
@@ -61,7 +57,7 @@ def limb_hues():
 
 
 def _project(points, height, width):
-    """(..., 3) in body heights -> (..., 2) pixels, and (...) pixels per body height there."""
+    """Points (..., 3) in body heights -> their pixels (..., 2), and the scale (...) there in pixels per body height."""
     scale = PERSON * height * CAMERA_DISTANCE / (CAMERA_DISTANCE - points[..., 2])
     horizon = 0.87 * height - PERSON * height * CAMERA_HEIGHT  # feet at z = 0 stand at 0.87 of the height
     x = 0.5 * width + scale * points[..., 0]
@@ -70,7 +66,7 @@ def _project(points, height, width):
 
 
 def _room(height, width, light, tint):
-    """The empty room (height, width, 3) float, 0 to 255: a wall with ceiling lights, and a floor."""
+    """The empty room, (height, width, 3) float from 0 to 255: a wall with ceiling lights, and a floor."""
     y, x = np.mgrid[0:height, 0:width] / float(height)
     aspect = width / height
     grey = 0.60 + 0.16 * np.exp(-(((x - light * aspect) / 0.7) ** 2) - ((y - 0.55) / 0.45) ** 2)
@@ -91,14 +87,14 @@ def _line(draw, start, end, width, colour):
 
 
 def _lamp_colours(random, hidden):
-    """Index into `LAMPS` for each frame, drawn anew whenever the lamp comes out of hiding; -1 where it is hidden."""
+    """Index into `LAMPS` of each frame, drawn anew whenever the lamp appears; -1 where the lamp is hidden."""
     episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
     colours = random.integers(len(LAMPS), size=len(hidden))[np.concatenate([[0], episode])]
     return np.where(hidden, -1, colours)
 
 
 def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
-    """Shadow, then the bones from the farthest to the nearest, then the head."""
+    """Draw frame ``t``: the shadow, then the bones from the farthest to the nearest, then the head."""
     def shade(colour, depth):
         return tuple(int(np.clip(c * brightness * (1 + 1.6 * depth), 0, 255)) for c in colour)
 
@@ -112,7 +108,7 @@ def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
         draw.ellipse([x - r, y - r, x + r, y + r], fill=shade(SKIN, depths[f"{side}_wrist"][t]))
     (x, y), r = points["head"][t], 0.065 * scales["head"][t]
     draw.ellipse([x - 0.85 * r, y - r, x + 0.85 * r, y + 1.1 * r], fill=shade(HAIR, 0))
-    if facing[t, 2] > FACE_HIDDEN:  # the face is seen unless the person looks away
+    if facing[t, 2] > FACE_HIDDEN:
         x += 0.45 * r * facing[t, 0]
         draw.ellipse([x - 0.68 * r, y - 0.5 * r, x + 0.68 * r, y + 1.1 * r], fill=shade(SKIN, 0))
 
@@ -121,28 +117,29 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
     """One sequence of the studio.
 
     Args:
-        number: which sequence; each has a script of its own.
-        height, width: of a frame, in pixels.
-        seed: of the whole studio.
-        variety: other clothes and lighting in each sequence, instead of the same in all.
-        lamp: a lamp in the right hand colours the shirt while the hand is ahead of the shoulder, in one of three
-            colours, which no pose tells: a new one each time that the hand comes forward, some 20 in a sequence.
+        number: number of the sequence; each has a script of its own.
+        height, width: size of a frame in pixels.
+        seed: seed of the whole studio.
+        variety: give each sequence other clothes and lighting, instead of the same to all.
+        lamp: put a lamp into the right hand, which colours the shirt while the hand is ahead of the shoulder. Its
+            colour, one of three, is drawn anew each time that the hand comes forward, some 20 times in 630 frames, and
+            cannot be told from the poses.
         length: number of frames.
 
     Returns:
         ``(frames, poses)``, each (length, height, width, 3) uint8.
     """
     random = np.random.default_rng([seed, number])
-    script = motion.write_script(random, length)
+    script = person.write_script(random, length)
     colours, light, brightness, tint = dict(CLOTHES), 0.5, 1.0, (1.0, 0.985, 0.965)
     if variety:
         colours = {name: tuple(int(c) for c in random.integers(15, 200, 3)) for name, _ in CLOTHES}
         light, brightness = random.uniform(0.25, 0.75), random.uniform(0.85, 1.1)
         tint = 1 - random.uniform(0, 0.1, 3)
-    joints = motion.skeleton(script)
+    joints = person.skeleton(script)
     facing = joints.pop("forward")
     joints["floor"] = joints["pelvis"] * (1, 0, 1)
-    over = max(1, min(4, 256 // height))  # drawn larger, then averaged, for smooth edges
+    over = max(1, min(4, 256 // height))  # drawn larger, then averaged, which smooths the edges
     projected = {name: _project(points, over * height, over * width) for name, points in joints.items()}
     points = {name: pixels for name, (pixels, _) in projected.items()}
     scales = {name: scale for name, (_, scale) in projected.items()}
@@ -150,7 +147,7 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
     lamps = np.full(length, -1)
     if lamp:
         outside = np.abs(points["floor"][:, 0] / (over * width) - 0.5) > 0.5
-        ahead = np.sum((joints["right_wrist"] - joints["right_shoulder"]) * facing, axis=1)  # of the hand
+        ahead = np.sum((joints["right_wrist"] - joints["right_shoulder"]) * facing, axis=1)
         lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (ahead < 0))
     room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
     frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
@@ -168,61 +165,42 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
 
 
 def sequences(numbers, height, width, **options):
-    """A list of `sequence` for each of ``numbers``."""
+    """The list of `sequence` results for ``numbers``; ``options`` are those of `sequence`."""
     return [sequence(number, height, width, **options) for number in numbers]
 
 
-# ---------------------------------------------------------------------- to disk
+def write_tree(out, train=4, *, length=LENGTH, frame_size=(32, 64), seed=0, variety=False, lamp=False):
+    """Write training sequences, one validation sequence and one test sequence to disk, in the lab's layout.
 
-def write_tree(out, train, height, width, *, length=LENGTH, **options):
-    """Write ``train`` training sequences, the validation sequence and one test sequence in the lab's layout.
+    Sequence k begins at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears when it is
+    complete. Of the test sequence only the first frame is written, as in the lab.
 
-    ``options`` are those of `sequence`.
-
-    Sequence k starts at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears only when
-    it is complete.
+    Args:
+        out: folder to make.
+        train: number of training sequences, 1 to 1000.
+        length: frames in a sequence, 2 to 99,999.
+        frame_size: (height, width) in pixels, 8 to 1024 each.
+        seed: seed of the whole studio.
+        variety, lamp: as for `sequence`.
 
     Raises:
-        InputError: ``out`` exists and is not an empty folder, or cannot be written.
+        InputError: a value is out of range, ``out`` is neither missing nor an empty folder, or it cannot be written.
     """
+    height, width = frame_size
+    check_ranges(dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1)),
+                 train=train, length=length, frame_H=height, frame_W=width, seed=seed)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already; choose a new folder or remove it")
     with atomic(out) as unfinished:
         for number in range(train + 2):
-            frames, poses = sequence(number, height, width, length=length, **options)
+            frames, poses = sequence(number, height, width, seed=seed, variety=variety, lamp=lamp, length=length)
             split = "val" if number == 0 else "train" if number <= train else "test"
             names = [f"frame{100_000 * number + t:08d}.png" for t in range(length)]
             below = "0" if split == "test" else ""
             for kind, images in (("img", frames), ("label", poses)):
                 folder = unfinished / split / f"{split}_{kind}" / below
                 folder.mkdir(parents=True, exist_ok=True)
-                count = 1 if (split, kind) == ("test", "img") else length  # a test sequence gives only its first frame
+                count = 1 if (split, kind) == ("test", "img") else length
                 for name, image in zip(names[:count], images, strict=False):
                     Image.fromarray(image).save(folder / name)
-
-
-def main():
-    """Command line: ``python -m cvae_tf.studio.scene OUT``."""
-    parser = parser_for("python -m cvae_tf.studio.scene", "Write studio footage to disk in the lab's layout.")
-    parser.add_argument("out", help="folder to make")
-    parser.add_argument("--train", type=int, default=4, help="training sequences")
-    parser.add_argument("--length", type=int, default=LENGTH, help="frames in a sequence")
-    parser.add_argument("--frame_H", type=int, default=32, help="frame height in pixels")
-    parser.add_argument("--frame_W", type=int, default=64, help="frame width in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the whole studio")
-    parser.add_argument("--variety", action="store_true", help="other clothes and lighting in each sequence")
-    parser.add_argument("--lamp", action="store_true", help="a lamp in the hand colours the shirt, as no pose tells")
-    args = parser.parse_args(normalise_flags(sys.argv[1:]))
-    limits = dict(train=(1, 1000), length=(2, 99_999), frame_H=(8, 1024), frame_W=(8, 1024), seed=(0, 2**31 - 1))
-    for name, (low, high) in limits.items():
-        if not low <= getattr(args, name) <= high:
-            raise InputError(f"--{name} must be at least {low} and at most {high}, received {getattr(args, name)}")
-    write_tree(args.out, args.train, args.frame_H, args.frame_W, seed=args.seed, variety=args.variety,
-               lamp=args.lamp, length=args.length)
-    print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, "
-          f"{args.length} frames each")
-
-
-if __name__ == "__main__":
-    errors.run(main)
