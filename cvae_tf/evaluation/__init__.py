@@ -1,1 +1,1 @@
-"""Picture quality: measures, reports and plots."""
+"""Picture quality of exported models: measures, reports and plots."""

@@ -1,13 +1,13 @@
-"""Picture quality, frame by frame. NumPy; TensorFlow where it has the measure already.
+"""Measures of picture quality for each frame, in NumPy, and in TensorFlow where it provides them.
 
-Frames and predictions are (T, H, W, 3) floats; measures clip them to [0, 1] first, as a viewer would see them. A pixel
-that is no number counts as off by 1 in an error, and is black in SSIM and gradients.
+Frames and predictions are (T, H, W, 3) floats. All measures clip them to [0, 1] first, as a display does. A pixel that
+is NaN counts as an error of 1, and as black in SSIM and gradients.
 """
 
 import numpy as np
 
-HIGHEST_PSNR = 100.0  # dB, of equal frames: their true value is infinite and would swallow every mean
-PERSON_MARGIN = 0.09  # of the frame height: how far the body reaches beyond the drawn limbs
+HIGHEST_PSNR = 100.0  # dB, of equal frames: infinity, the true value, would make every mean infinite
+PERSON_MARGIN = 0.09  # margin around the drawn limbs that the body fills, as a share of the frame height
 
 
 def _error(frames, predictions):
@@ -18,7 +18,7 @@ def _error(frames, predictions):
 
 
 def decibels(mse, peak=1.0):
-    """PSNR in dB of a mean squared error, `HIGHEST_PSNR` at most."""
+    """PSNR in dB of a mean squared error, at most `HIGHEST_PSNR`."""
     return np.minimum(HIGHEST_PSNR, -10 * np.log10(np.maximum(mse, 1e-30) / peak ** 2))
 
 
@@ -32,11 +32,11 @@ def psnr_per_frame(frames, predictions, region=None):
 
     Args:
         frames, predictions: (..., H, W, 3) floats.
-        region: (..., H, W) bool, the pixels that count; None: all.
+        region: (..., H, W) bool, the pixels to compare; None: all.
 
     Returns:
-        (...) float64: ``-10 log10`` of the mean squared error over pixels and channels; `HIGHEST_PSNR` at most, NaN
-        where no pixel counts.
+        (...) float64: ``-10 log10`` of the mean squared error over pixels and channels; at most `HIGHEST_PSNR`, and NaN
+        where the region is empty.
     """
     if region is None:
         return decibels(mse_per_frame(frames, predictions))
@@ -49,7 +49,7 @@ def psnr_per_frame(frames, predictions, region=None):
 def lab_psnr_per_frame(frames, predictions):
     """PSNR of each frame in dB as the lab's scorer computes it: on integers from 0 to 255, against a peak of 255.
 
-    Differs from the lab: predictions are clipped first, and equal frames have `HIGHEST_PSNR` instead of infinity.
+    Two differences to the lab's: predictions are clipped first, and equal frames have `HIGHEST_PSNR`, not infinity.
     """
     frames, predictions = (np.rint(255 * np.clip(np.asarray(x, np.float64), 0, 1)) for x in (frames, predictions))
     error = np.nan_to_num(frames - predictions, nan=255.0)
@@ -59,10 +59,10 @@ def lab_psnr_per_frame(frames, predictions):
 def ssim_per_frame(frames, predictions):
     """Structural similarity of each frame (Wang et al., 2004), mean over channels: (T,) float64, 1 for equal frames.
 
-    Gaussian window of 11 pixels (less where the frame is smaller) and deviation 1.5, only where it lies in the frame.
-    TensorFlow computes it in float32: where both frames are flat, it is exact to about 2e-4.
+    The Gaussian window has 11 pixels, fewer in smaller frames, and a deviation of 1.5, and lies in the frame. It is
+    computed in float32: where both frames are of one colour, the error is up to about 2e-4.
     """
-    import tensorflow as tf  # the rest of the module does without
+    import tensorflow as tf  # slow to import, and only needed here and in `person_region`
 
     smallest = min(np.shape(frames)[-3:-1])
     window = min(11, smallest - 1 + smallest % 2)
@@ -71,33 +71,30 @@ def ssim_per_frame(frames, predictions):
 
 
 def gradient_energy(frames):
-    """Energy of the differences between neighbouring pixels: (T,) float64, mean over pixels and channels.
-
-    A blurred frame has far less of it than a sharp one.
-    """
+    """Mean squared difference between neighbouring pixels, a measure of sharpness: (T,) float64."""
     frames = np.clip(np.nan_to_num(np.asarray(frames, np.float64)), 0, 1)
     across, down = np.diff(frames, axis=-2), np.diff(frames, axis=-3)
     return np.mean(np.square(across), axis=(-3, -2, -1)) + np.mean(np.square(down), axis=(-3, -2, -1))
 
 
 def colour_drift(frames, predictions):
-    """Mean colour of each prediction less that of the frame: (T, 3) float64 for red, green and blue in [-1, 1]."""
+    """Mean colour of each prediction minus that of the frame: (T, 3) float64, red, green and blue, in [-1, 1]."""
     return -np.mean(_error(frames, predictions), axis=(-3, -2))
 
 
 def person_region(poses):
-    """Where the person is, as far as the drawn pose tells: the limbs, and `PERSON_MARGIN` around them.
+    """The pixels of the person, estimated from the drawn pose: the limbs and `PERSON_MARGIN` around them.
 
     Args:
-        poses: (T, H, W, 3) floats, limbs drawn on paper of any one colour.
+        poses: (T, H, W, 3) floats, limbs drawn on a background of one colour.
 
     Returns:
-        (T, H, W) bool; nowhere true in a frame without a pose.
+        (T, H, W) bool; all False in a frame without a pose.
     """
     import tensorflow as tf
 
     poses = np.asarray(poses, np.float32)
-    paper = np.median(poses, axis=(0, 1, 2))
-    limbs = np.max(np.abs(poses - paper), axis=-1, keepdims=True) > 0.15
+    background = np.median(poses, axis=(0, 1, 2))
+    limbs = np.max(np.abs(poses - background), axis=-1, keepdims=True) > 0.15
     reach = 2 * round(PERSON_MARGIN * poses.shape[1]) + 1
     return tf.nn.max_pool2d(np.float32(limbs), reach, 1, "SAME").numpy()[..., 0] > 0

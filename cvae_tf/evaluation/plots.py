@@ -1,4 +1,4 @@
-"""Figures: labelled lines in one or more panels, as PNG and PDF."""
+"""Line plots in one or more panels, as PNG and PDF."""
 
 import io
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from matplotlib.ticker import MaxNLocator
 
 from cvae_tf.files import atomic
 
-matplotlib.rcParams["text.parse_math"] = False  # a dollar in a folder's name is no formula
+matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a folder's name is not a formula
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; the dashes tell them apart in print.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the dashes serve for black-and-white prints.
 STYLES = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"),
                    ("-", "--", "-.", "-", "--", "-.", ":"), strict=True))
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its label in the legend, its x and y values, and whether it is drawn as a thin grey background."""
+    """A curve: label in the legend, x and y values, and whether it is a thin grey line in the background."""
 
     label: str
     x: Any
@@ -29,13 +29,13 @@ class Line:
 
 
 def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
-    """A figure of one or more panels with common axes and one legend.
+    """A figure of one or more panels with shared axes and one legend.
 
     Args:
-        panels: title of a panel -> its `Line` list. A label looks alike in all panels.
-        xlabel, ylabel: with the unit in brackets.
-        log: draw y logarithmically, unless nothing in a panel is above 0.
-        columns: panels in a row, at most.
+        panels: title of a panel -> list of its `Line`. Lines with equal labels have the same colour in all panels.
+        xlabel, ylabel: of the axes, with the unit in brackets.
+        log: logarithmic y axis, in panels with any value above 0.
+        columns: largest number of panels in a row.
 
     Returns:
         A Matplotlib ``Figure``, which needs no display.
@@ -69,7 +69,7 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
 
 
 def psnr_per_frame_png(curves, title=""):
-    """PNG bytes of PSNR-per-frame curves, label -> (T,) dB of frames 1 to T; ``copy-first`` is a thin grey line."""
+    """PNG bytes of a plot of PSNR curves, label -> (T,) dB of frames 1 to T; ``copy-first`` is a thin grey line."""
     lines = [Line(f"{label}, mean {np.mean(values):.2f} dB", range(1, len(values) + 1), values,
                   faint=label == "copy-first") for label, values in curves.items()]
     return png(line_figure({title: lines}, "frame", "PSNR (dB)"))
@@ -83,10 +83,10 @@ def png(figure):
 
 
 def save_figure(figure, stem):
-    """Write ``stem.png`` and ``stem.pdf``.
+    """Write a figure to ``stem.png`` and ``stem.pdf``.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: the files cannot be written.
     """
     for suffix in ("png", "pdf"):
         with atomic(f"{stem}.{suffix}") as unfinished:

@@ -1,4 +1,4 @@
-"""An evaluation on paper: ``report.json``, ``per_frame.csv``, plots, and a ``report.html`` that holds everything."""
+"""The files of a report: ``report.json``, ``per_frame.csv``, plots, and ``report.html``, which shows all of them."""
 
 import base64
 import importlib.metadata
@@ -15,18 +15,20 @@ from cvae_tf.evaluation.tables import markdown
 from cvae_tf.files import atomic, check_replaceable, write_csv
 
 JSON = "report.json"
-PLOTS = {"psnr": "PSNR per frame", "ssim": "SSIM per frame", "person": "The person and the rest",
-         "sharpness": "Sharpness", "colour_drift": "Colour drift, prior z"}
-COLUMNS = {  # of the main table: key in the summary -> title, format
+PLOTS = {"psnr": "PSNR per frame", "ssim": "SSIM per frame", "person": "PSNR of the person and of the background",
+         "sharpness": "Sharpness", "colour_drift": "Colour drift, z from the prior"}
+COLUMNS = {  # of the main table: key in `summarise` -> title, format
     "psnr": ("PSNR (dB)", "{:.2f}"), "psnr_of_mean_error": ("dB of mean error", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"),
     "psnr_person": ("person (dB)", "{:.2f}"), "psnr_outside": ("outside (dB)", "{:.2f}"),
     "sharpness": ("sharpness", "{:.2f}"), "colour_drift": ("colour drift", "{:.4f}"),
 }
-EXPLANATION = """PSNR and SSIM are means over frames 1 to T-1 of the value of each frame, all generated from frame 0
-alone. "dB of mean error" is the PSNR of the mean squared error instead. Person: the drawn limbs
-and a margin around them, in frames that have a pose; outside: the rest. Sharpness: gradient energy over the truth's, 1
-is as sharp as the truth. Colour drift: mean absolute difference of a frame's mean colour from the truth's, pixels in
-[0, 1]. Rows marked * have used the true frames that they are compared with: they are no predictions."""
+EXPLANATION = """PSNR and SSIM: means over frames 1 to T-1, all generated from frame 0, of the value of each frame.
+"dB of mean error": PSNR of the mean squared error over all frames. Person: the drawn limbs and a margin around them, in
+frames that have a pose; outside: all other pixels. Sharpness: gradient energy of the film over that of the truth; 1 is
+as sharp as the truth. Colour drift: mean absolute difference between the mean colours of a generated and of a true
+frame, pixels in [0, 1]. The films of rows marked * were made with the true frames that they are compared with: they are
+not predictions."""
+FAINT = ("copy-first", "copy-first, person", "truth")  # curves drawn as a thin grey background
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
@@ -43,46 +45,46 @@ img { max-width: 100%; } img.film { width: 100%; image-rendering: pixelated; }
 
 
 def check(out):
-    """Refuse an ``out`` that holds something other than an earlier report.
+    """Check that a report can be written to the folder ``out``.
 
     Raises:
-        InputError: it does.
+        InputError: the folder holds other files than those of a report, or cannot be written.
     """
     written = [JSON, "report.html", "per_frame.csv", *(f"{name}.png" for name in PLOTS)]
     check_replaceable(out, written, "earlier report", "--out")
 
 
 def versions():
-    """Name -> version of what the numbers depend on."""
+    """Name -> version of the packages that the numbers depend on."""
     return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
 
 
-def write(out, result, evaluated):
+def write(out, report, results):
     """Write the report to the folder ``out``, whole or not at all.
 
     Args:
         out: folder; an earlier report there is replaced.
-        result: `evaluate.report_of`'s.
-        evaluated: list of `evaluate.Evaluated`.
+        report: a dict from `summary.report_of`.
+        results: list of `evaluate.SequenceResult`, from which ``report`` was made.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder cannot be written.
     """
-    plots = {name: png(figure) for name, figure in figures(result, evaluated).items()}
+    plots = {name: png(figure) for name, figure in figures(results).items()}
     with atomic(out) as unfinished:
         unfinished.mkdir()
-        (unfinished / JSON).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        write_csv(unfinished / "per_frame.csv", *_per_frame(evaluated))
+        (unfinished / JSON).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_csv(unfinished / "per_frame.csv", *_per_frame(results))
         for name, data in plots.items():
             (unfinished / f"{name}.png").write_bytes(data)
-        (unfinished / "report.html").write_text(_html(result, plots, evaluated), encoding="utf-8")
+        (unfinished / "report.html").write_text(_html(report, plots, results), encoding="utf-8")
 
 
-def _per_frame(evaluated):
+def _per_frame(results):
     scalars = ("psnr", "ssim", "psnr_person", "psnr_outside", "psnr_lab", "gradient_energy", "gradient_energy_truth")
     header = ["sequence", "row", "frame", *scalars, "drift_red", "drift_green", "drift_blue", "kl"]
     rows = []
-    for one in evaluated:
+    for one in results:
         for row, series in one.series.items():
             values = np.column_stack([*(series[name] for name in scalars), series["colour_drift"]])
             for t, numbers in enumerate(values):
@@ -93,41 +95,35 @@ def _per_frame(evaluated):
 
 # ---------------------------------------------------------------------- plots
 
-def figures(result, evaluated):
-    """Name, one of `PLOTS` -> Matplotlib figure, each with a panel a sequence."""
-    def draw(lines, ylabel):
-        panels = {one.name: [line for line in lines(one.series) if line is not None] for one in evaluated}
+def figures(results):
+    """Name of a plot, a key of `PLOTS` -> Matplotlib figure with one panel for each sequence."""
+    def draw(ylabel, curves):
+        panels = {one.name: [Line(label, range(1, 1 + len(values)), values, faint=label in FAINT)
+                             for label, values in curves(one.series).items()] for one in results}
         return line_figure(panels, "frame", ylabel, columns=2)
 
-    def line(series, row, measure, label=None, faint=False):
-        if row in series:
-            values = series[row][measure]
-            return Line(label or row.replace("_", " "), range(1, 1 + len(values)), values, faint)
-
     def quality(measure):
-        return lambda series: [line(series, "copy_first", measure, "copy-first", faint=True),
-                               line(series, "prior", measure), line(series, "prior_best", measure),
-                               line(series, "prior_worst", measure), line(series, "posterior", measure)]
+        rows = {"copy-first": "copy_first", "prior": "prior", "prior best": "prior_best", "prior worst": "prior_worst",
+                "posterior": "posterior"}
+        return lambda series: {label: series[row][measure] for label, row in rows.items() if row in series}
 
     def person(series):
-        return [line(series, "copy_first", "psnr_person", "copy-first, person", faint=True),
-                *(line(series, "prior", f"psnr_{where}", f"prior, {where}") for where in ("person", "outside")),
-                line(series, "median_background", "psnr_person", "median background, person")]
+        return {"copy-first, person": series["copy_first"]["psnr_person"],
+                "prior, person": series["prior"]["psnr_person"], "prior, outside": series["prior"]["psnr_outside"],
+                "median background, person": series["median_background"]["psnr_person"]}
 
     def sharpness(series):
-        frames = range(1, 1 + len(series["prior"]["psnr"]))
         truth = np.maximum(series["prior"]["gradient_energy_truth"], 1e-12)
-        return [Line("truth", frames, np.ones(len(truth)), faint=True),
-                *(Line(row, frames, series[row]["gradient_energy"] / truth) for row in ("prior", "posterior"))]
+        return {"truth": np.ones(len(truth)),
+                **{row: series[row]["gradient_energy"] / truth for row in ("prior", "posterior")}}
 
     def drift(series):
-        values = series["prior"]["colour_drift"]
-        return [Line(name, range(1, 1 + len(values)), values[:, i])
-                for name, i in (("blue", 2), ("red", 0), ("green", 1))]
+        red, green, blue = series["prior"]["colour_drift"].T
+        return {"blue": blue, "red": red, "green": green}  # in the order of the colours of lines
 
-    return {"psnr": draw(quality("psnr"), "PSNR (dB)"), "ssim": draw(quality("ssim"), "SSIM"),
-            "person": draw(person, "PSNR (dB)"), "sharpness": draw(sharpness, "gradient energy over the truth's"),
-            "colour_drift": draw(drift, "mean colour less the truth's")}
+    return {"psnr": draw("PSNR (dB)", quality("psnr")), "ssim": draw("SSIM", quality("ssim")),
+            "person": draw("PSNR (dB)", person), "sharpness": draw("gradient energy, film / truth", sharpness),
+            "colour_drift": draw("mean colour, film - truth", drift)}
 
 
 # ---------------------------------------------------------------------- text and HTML
@@ -136,50 +132,50 @@ def _cell(value, form="{:.2f}"):
     return "-" if value is None else form.format(value)
 
 
-def _titles(result):
-    return {row: title + (" *" if result["uses_truth"][row] else "") for row, title in result["titles"].items()}
+def _titles(report):
+    return {row: title + (" *" if report["uses_truth"][row] else "") for row, title in report["titles"].items()}
 
 
-def _main_table(result):
+def _main_table(report):
     header = ["", *(title for title, _ in COLUMNS.values())]
-    return header, [[title, *(_cell(result["mean"][row][key], form) for key, (_, form) in COLUMNS.items())]
-                    for row, title in _titles(result).items()]
+    return header, [[title, *(_cell(report["mean"][row][key], form) for key, (_, form) in COLUMNS.items())]
+                    for row, title in _titles(report).items()]
 
 
-def _horizons(result, measure, form, steps=None):
-    steps = steps or list(result["mean"]["prior"]["horizons"])
-    return ["frames", *steps], [[title, *(_cell(result["mean"][row]["horizons"][h][measure], form) for h in steps)]
-                                for row, title in _titles(result).items()]
+def _horizons(report, measure, form, steps=None):
+    steps = steps or list(report["mean"]["prior"]["horizons"])
+    return ["frames", *steps], [[title, *(_cell(report["mean"][row]["horizons"][h][measure], form) for h in steps)]
+                                for row, title in _titles(report).items()]
 
 
-def _tenths(result):
-    count = len(result["mean"]["prior"]["psnr_by_tenths"])
-    return ["tenth of the rollout", *range(1, count + 1)], [
-        [title, *(_cell(value, "{:.1f}") for value in result["mean"][row]["psnr_by_tenths"])]
-        for row, title in _titles(result).items()]
+def _tenths(report):
+    count = len(report["mean"]["prior"]["psnr_by_tenths"])
+    return ["tenth of the film", *range(1, count + 1)], [
+        [title, *(_cell(value, "{:.1f}") for value in report["mean"][row]["psnr_by_tenths"])]
+        for row, title in _titles(report).items()]
 
 
-def _lab(result):
-    names = [one["name"] for one in result["sequences"]]
+def _lab(report):
+    names = [one["name"] for one in report["sequences"]]
     return ["lab's score (dB)", *names, "public", "private"], [
         [title, *(_cell(value) for value in score["per_sequence"]), _cell(score["public"]), _cell(score["private"])]
-        for (row, title), score in zip(_titles(result).items(), result["lab_score"].values(), strict=True)]
+        for (row, title), score in zip(_titles(report).items(), report["lab_score"].values(), strict=True)]
 
 
-def _latent(result):
-    header = ["latent", "KL (nats per frame)", "active dimensions", "diversity of samples"]
+def _latent(report):
+    header = ["sequence", "KL (nats per frame)", "active latent dimensions", "diversity of samples"]
     return header, [[one["name"], _cell(one["kl_nats_per_frame"], "{:.3g}"),
                      "-" if one["active_latents"] is None else f"{one['active_latents']} of {one['latents']}",
-                     _cell(one["diversity"], "{:.3g}")] for one in result["sequences"]]
+                     _cell(one["diversity"], "{:.3g}")] for one in report["sequences"]]
 
 
-def as_text(result):
+def as_text(report):
     """The report for a terminal, in Markdown."""
-    steps = list(result["mean"]["prior"]["horizons"])
+    steps = list(report["mean"]["prior"]["horizons"])
     few = list(dict.fromkeys([steps[i * (len(steps) - 1) // 4] for i in range(5)]))
-    parts = [markdown(*_main_table(result)), markdown(*_horizons(result, "psnr", "{:.2f}", few)),
-             markdown(*_lab(result)), markdown(*_latent(result)),
-             "* has used the true frames that it is compared with: no prediction", *result["notes"]]
+    parts = [markdown(*_main_table(report)), markdown(*_horizons(report, "psnr", "{:.2f}", few)),
+             markdown(*_lab(report)), markdown(*_latent(report)),
+             "* made with the true frames that the film is compared with: not a prediction", *report["notes"]]
     return "\n".join(parts)
 
 
@@ -206,33 +202,33 @@ def _film(one):
             f'<img class="film" alt="{escape(", ".join(one.panels))}" src="{_embedded(data, "gif")}">')
 
 
-def _html(result, plots, evaluated):
-    settings = ", ".join(f"{name} {result[name]}" for name in ("samples", "seed", "temperature"))
-    made_with = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    rows = ["lead" if row == "prior" else "truth" if uses else "" for row, uses in result["uses_truth"].items()]
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in result["notes"])
+def _html(report, plots, results):
+    settings = ", ".join(f"{name} {report[name]}" for name in ("samples", "seed", "temperature"))
+    made_with = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    rows = ["lead" if row == "prior" else "truth" if uses else "" for row, uses in report["uses_truth"].items()]
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in report["notes"])
     drawn = "".join(f'<h2>{PLOTS[name]}</h2><img alt="{PLOTS[name]}" src="{_embedded(data, "png")}">'
                     for name, data in plots.items())
-    title = escape(f"{Path(result['model']).name} on {Path(result['data_dir']).name}, {result['split']}")
+    title = escape(f"{Path(report['model']).name} on {Path(report['data_dir']).name}, {report['split']}")
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
-<p>{len(evaluated)} sequence{"s" if len(evaluated) > 1 else ""}, \
-{sum(len(one.kl) for one in evaluated)} generated frames of {result["frame"][1]}x{result["frame"][0]} pixels. \
-Model {escape(result["model"])}; {escape(settings)}. {escape(made_with)}.</p>
+<p>{len(results)} sequence{"s" if len(results) > 1 else ""}, \
+{sum(len(one.kl) for one in results)} generated frames of {report["frame"][1]}x{report["frame"][0]} pixels. \
+Model {escape(report["model"])}; {escape(settings)}. {escape(made_with)}.</p>
 {notes}
-<h2>Summary</h2>{_html_table(*_main_table(result), rows)}<p class="small">{escape(EXPLANATION)}</p>
-<h2>PSNR (dB), mean of the first frames</h2>{_html_table(*_horizons(result, "psnr", "{:.2f}"), rows)}
-<h2>SSIM, mean of the first frames</h2>{_html_table(*_horizons(result, "ssim", "{:.3f}"), rows)}
-<h2>PSNR (dB) by tenths of the rollout</h2>{_html_table(*_tenths(result), rows)}
-<h2>The lab's score</h2>{_html_table(*_lab(result), rows)}
-<p class="small">PSNR on integers from 0 to 255, frames 1 to 600; public is the mean of the first three sequences,
-private that of the others.</p>
-<h2>The latent</h2>{_html_table(*_latent(result))}
-<p class="small">Active: the variance of the posterior's mean over the frames exceeds 0.01. Diversity: root of the mean
-squared difference of two samples, pixels in [0, 1].</p>
-<h2>Films</h2>{"".join(_film(one) for one in evaluated)}
+<h2>Summary</h2>{_html_table(*_main_table(report), rows)}<p class="small">{escape(EXPLANATION)}</p>
+<h2>PSNR (dB), mean of the first frames of the film</h2>{_html_table(*_horizons(report, "psnr", "{:.2f}"), rows)}
+<h2>SSIM, mean of the first frames of the film</h2>{_html_table(*_horizons(report, "ssim", "{:.3f}"), rows)}
+<h2>PSNR (dB) by tenths of the film</h2>{_html_table(*_tenths(report), rows)}
+<h2>The lab's score</h2>{_html_table(*_lab(report), rows)}
+<p class="small">PSNR (dB) on integers from 0 to 255, mean of frames 1 to 600. Public: mean of the first three
+sequences; private: mean of the others.</p>
+<h2>The latent</h2>{_html_table(*_latent(report))}
+<p class="small">A latent dimension is active if the variance of the posterior's mean over the frames exceeds 0.01.
+Diversity: root mean squared difference of two samples, pixels in [0, 1].</p>
+<h2>Films</h2>{"".join(_film(one) for one in results)}
 {drawn}
 </body></html>
 """

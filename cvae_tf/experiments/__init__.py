@@ -1,1 +1,1 @@
-"""Several runs: the study of schedules, and the comparison of runs."""
+"""Experiments of several runs: the study of schedules, and the comparison of runs."""

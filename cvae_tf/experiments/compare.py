@@ -1,17 +1,14 @@
-"""Runs side by side: ``python -m cvae_tf.experiments.compare RUN [RUN ...] --out DIR``.
+"""Training runs side by side: figures and a table of final and best numbers, from the folders of the runs alone.
 
-From run folders alone, the figures of the report, each as PNG and PDF, and a table of final and best numbers. A
-legend names what differs between the runs' configurations. No TensorFlow.
+A legend names the settings in which the runs differ. No TensorFlow.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from cvae_tf import errors
-from cvae_tf.config import STUDIO, Config, load_config, normalise_flags, parser_for
+from cvae_tf.config import STUDIO, Config, load_config
 from cvae_tf.errors import InputError
 from cvae_tf.evaluation.plots import Line, line_figure, save_figure
 from cvae_tf.evaluation.tables import markdown
@@ -21,21 +18,19 @@ from cvae_tf.training.run import RunFolders
 FORCING = ("tfr", "tfr_d_step", "tfr_sde", "tfr_draw")
 ANNEALING = ("kl_anneal_type", "kl_anneal_cycle", "kl_anneal_ratio", "kl_anneal_start")
 SETTINGS = tuple(dict.fromkeys([*FORCING, *ANNEALING, *(spec.name for spec in dataclasses.fields(Config))]))
-FIGURES = ("1_training_loss_by_teacher_forcing", "2_validation_psnr_by_annealing",
-           "2_validation_psnr_by_teacher_forcing", "3_training_loss_by_annealing", "4_beta", "5_psnr_per_frame",
-           "6_mse", "7_kl", "8_teacher_forcing_ratio")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder holds of a run.
+    """The records in the folder of a run.
 
     Attributes:
-        name: what it is called.
+        name: of the run, unique in a comparison.
         path: of its folder, absolute.
-        config: its configuration.
+        config: its `Config`.
         epochs: column of ``metrics.csv`` -> (epochs,) floats; NaN where the cell is empty.
-        curves: ``prior``, ``posterior`` and ``copy-first`` -> (T,) dB, of the best validation; empty before the first.
+        curves: ``prior``, ``posterior`` and ``copy-first`` -> (T,) PSNR in dB of the best validation; empty before the
+            first validation.
     """
 
     name: str
@@ -45,17 +40,17 @@ class Run:
     curves: dict
 
     def validations(self, column):
-        """Epochs, counted from 1, and values of a column that only validated epochs fill."""
+        """Epochs, counted from 1, and values of a column that is filled in validated epochs only."""
         values = self.epochs[column]
-        there = ~np.isnan(values)
-        return self.epochs["epoch"][there] + 1, values[there]
+        filled = ~np.isnan(values)
+        return self.epochs["epoch"][filled] + 1, values[filled]
 
 
 def load_run(folder):
-    """Read a run folder.
+    """Read the folder of a run: a `Run`.
 
     Raises:
-        InputError: it is missing, is no run, or no epoch is completed.
+        InputError: the folder is missing or is not that of a run, or the run has no completed epoch.
     """
     folders = RunFolders(Path(folder))
     if not folders.config.is_file():
@@ -66,7 +61,7 @@ def load_run(folder):
     epochs = _columns(folders.metrics, ("epoch", "loss", "mse", "kl", "beta", "tfr", "val_psnr_prior",
                                         "val_psnr_posterior", "val_psnr_copy_first", "seconds"))
     if not np.array_equal(epochs["epoch"], np.arange(len(epochs["epoch"]))):
-        raise InputError(f"{folders.metrics}: its epochs do not count 0, 1, 2, ...; is this file whole?")
+        raise InputError(f"{folders.metrics}: the column epoch must be 0, 1, 2, ...; is this file complete?")
     curves = {}
     if folders.psnr_per_frame.is_file():
         table = _columns(folders.psnr_per_frame, ("psnr_prior", "psnr_posterior", "psnr_copy_first"))
@@ -78,17 +73,17 @@ def load_run(folder):
 def _columns(path, names):
     rows = read_csv(path)
     if not rows or not set(names) <= rows[0].keys():
-        raise InputError(f"{path}: holds no rows with the columns {', '.join(names)}; is this file whole?")
+        raise InputError(f"{path}: holds no rows with the columns {', '.join(names)}; is this file complete?")
     try:
         return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: holds something that is no number ({error})") from error
+    except Exception as error:
+        raise InputError(f"{path}: a cell must hold a number or nothing ({error})") from error
 
 
-# ---------------------------------------------------------------------- what differs
+# ---------------------------------------------------------------------- differences between runs
 
 def _effective(config):
-    """The settings that had an effect, so that runs do not seem to differ in those that had none."""
+    """The settings that had an effect on the run, by name: others cannot be what makes runs differ."""
     settings = dataclasses.asdict(config)
     idle = ["preset", "run_dir", "export_dir", "max_minutes", "checkpoint_minutes", "val_every"]
     if config.data_dir != STUDIO:
@@ -108,7 +103,7 @@ def _effective(config):
     return {name: value for name, value in settings.items() if name not in idle}
 
 
-def _say(name, value):
+def _phrase(name, value):
     if name in ("kl_anneal_type", "network", "data_dir", "optim"):
         return value
     if isinstance(value, bool):
@@ -119,25 +114,25 @@ def _say(name, value):
 
 
 def labels(runs, names=SETTINGS):
-    """What tells each run from the others, as text: those of the settings ``names`` that had different values.
+    """A text for each run with its values of those settings, among ``names``, in which the runs differ.
 
     Returns:
-        A list of texts, one a run; equal where none of those settings differs.
+        A list of texts, in the order of ``runs``; runs that do not differ have equal texts.
     """
     settings = [_effective(run.config) for run in runs]
     differ = [name for name in names if len({repr(one[name]) for one in settings if name in one}) > 1]
-    return [", ".join(_say(name, one[name]) for name in differ if name in one) for one in settings]
+    return [", ".join(_phrase(name, one[name]) for name in differ if name in one) for one in settings]
 
 
 def _full_labels(runs):
-    """`labels` in full, with the run's name where they say nothing or the same of two runs."""
+    """`labels` by all settings, with the name of the run added where a text is empty or not unique."""
     texts = labels(runs)
     return [text if text and texts.count(text) == 1 else f"{text}, {run.name}".strip(", ")
             for text, run in zip(texts, runs, strict=True)]
 
 
 def _named_apart(runs):
-    """The runs, each called by as many of its folders as tell it from the others."""
+    """The runs, each named by as many of its folders as make the names unique."""
     depth = 1
     while len({run.path.parts[-depth:] for run in runs}) < len(runs):
         depth += 1
@@ -145,16 +140,16 @@ def _named_apart(runs):
 
 
 def panels_by(factor, runs, lines):
-    """Group ``runs`` into panels within which only ``factor`` differs, for curves told apart by it.
+    """Lines in panels such that the runs of a panel differ only in the settings ``factor``, which label the lines.
 
     Args:
         factor: names of settings, such as `FORCING`.
-        runs: `Run` list.
-        lines: function of a run and its label that gives its `Line` list.
+        runs: list of `Run`.
+        lines: function of a run and its label that returns a list of `Line`.
 
     Returns:
-        Title of a panel -> lines. A single panel of all runs, labelled in full, where ``factor`` differs in none or
-        two runs of a panel differ in nothing.
+        Title of a panel -> its lines. If ``factor`` does not separate the runs in this way, there is a single panel of
+        all runs, labelled by all settings in which they differ.
     """
     groups = {}
     for run, text, title in zip(runs, labels(runs, factor), labels(runs, [s for s in SETTINGS if s not in factor]),
@@ -174,7 +169,7 @@ def _per_epoch(column):
 
 def _per_validation(run, label):
     prior, copied = (run.validations(f"val_psnr_{name}") for name in ("prior", "copy_first"))
-    return [Line(label, *prior)] + ([Line("copy-first", *copied, faint=True)] if len(copied[0]) else [])
+    return [Line(label, *prior), Line("copy-first", *copied, faint=True)] if len(prior[0]) else []
 
 
 def _per_frame(run, label):
@@ -184,7 +179,7 @@ def _per_frame(run, label):
 
 
 def _schedule(column, factor, runs):
-    """One panel of the schedules that differ, each once; of runs with equal settings, the one that got farthest."""
+    """One panel with each schedule of ``column`` once; of runs with equal settings, that of the longest run."""
     drawn = {}
     for run, text in zip(runs, labels(runs, (*factor, "num_epoch")), strict=True):
         line = Line(text or column, run.epochs["epoch"] + 1, run.epochs[column])
@@ -193,42 +188,38 @@ def _schedule(column, factor, runs):
     return {"": list(drawn.values())}
 
 
-def figures(runs):
-    """Name, one of `FIGURES` -> Matplotlib figure: the report's five, and MSE, KL and the teacher-forcing ratio.
+_LOSS, _PRIOR = "training loss (MSE + beta x nats)", "validation PSNR, z from the prior (dB)"
+_CURVES = {  # figure -> settings that label its curves, curves of a run, axis labels, whether y is logarithmic
+    "1_training_loss_by_teacher_forcing": (FORCING, _per_epoch("loss"), "epoch", _LOSS, True),
+    "2_validation_psnr_by_annealing": (ANNEALING, _per_validation, "epoch", _PRIOR, False),
+    "2_validation_psnr_by_teacher_forcing": (FORCING, _per_validation, "epoch", _PRIOR, False),
+    "3_training_loss_by_annealing": (ANNEALING, _per_epoch("loss"), "epoch", _LOSS, True),
+    "5_psnr_per_frame": (ANNEALING, _per_frame, "frame", "PSNR (dB)", False),
+    "6_mse": (ANNEALING, _per_epoch("mse"), "epoch", "MSE, sum over a clip (pixels in [0, 1])", True),
+    "7_kl": (ANNEALING, _per_epoch("kl"), "epoch", "KL (nats per clip)", True),
+}
+_SCHEDULES = {  # figure -> settings that label its curves, column of the metrics, axis label
+    "4_beta": (ANNEALING, "beta", "KL weight beta (1 per nat)"),
+    "8_teacher_forcing_ratio": (FORCING, "tfr", "teacher-forcing ratio"),
+}
+FIGURES = (*_CURVES, *_SCHEDULES)
 
-    Without a completed validation, those that show validations are left out.
-    """
-    epoch, loss = "epoch", "training loss (MSE + beta x nats)"
-    prior = "validation PSNR, z from the prior (dB)"
-    made = {
-        "1_training_loss_by_teacher_forcing": line_figure(panels_by(FORCING, runs, _per_epoch("loss")), epoch, loss,
-                                                          log=True),
-        "3_training_loss_by_annealing": line_figure(panels_by(ANNEALING, runs, _per_epoch("loss")), epoch, loss,
-                                                    log=True),
-        "4_beta": line_figure(_schedule("beta", ANNEALING, runs), epoch, "KL weight beta (1 per nat)"),
-        "6_mse": line_figure(panels_by(ANNEALING, runs, _per_epoch("mse")), epoch,
-                             "MSE, sum over a clip (pixels in [0, 1])", log=True),
-        "7_kl": line_figure(panels_by(ANNEALING, runs, _per_epoch("kl")), epoch, "KL (nats per clip)",
-                            log=True),
-        "8_teacher_forcing_ratio": line_figure(_schedule("tfr", FORCING, runs), epoch,
-                                               "teacher-forcing ratio"),
-    }
-    if any(len(run.validations("val_psnr_prior")[0]) for run in runs):
-        made["2_validation_psnr_by_teacher_forcing"] = line_figure(
-            panels_by(FORCING, runs, _per_validation), epoch, prior)
-        made["2_validation_psnr_by_annealing"] = line_figure(
-            panels_by(ANNEALING, runs, _per_validation), epoch, prior)
-    if any(run.curves for run in runs):
-        made["5_psnr_per_frame"] = line_figure(panels_by(ANNEALING, runs, _per_frame), "frame", "PSNR (dB)")
-    return made
+
+def figures(runs):
+    """Name, one of `FIGURES` -> Matplotlib figure. Without any validation, the figures of validations are left out."""
+    panels = {name: panels_by(factor, runs, lines) for name, (factor, lines, *_) in _CURVES.items()}
+    drawn = {name: line_figure(panels[name], xlabel, ylabel, log=log)
+             for name, (*_, xlabel, ylabel, log) in _CURVES.items() if any(panels[name].values())}
+    return drawn | {name: line_figure(_schedule(column, factor, runs), "epoch", ylabel)
+                    for name, (factor, column, ylabel) in _SCHEDULES.items()}
 
 
 def table(runs):
-    """Header and rows of final and best numbers, one row a run; a cell is empty where there is no number.
+    """Header and rows of a table of final and best numbers, one row for each run.
 
-    ``final_*`` are of the last completed epoch, or the last validated of those, ``best_*`` of the validated epoch,
-    counted from 1, with the highest PSNR with z from the prior. PSNR in dB, KL in nats per clip, minutes of training
-    and validation.
+    Columns ``final_*`` are of the last completed epoch, or the last validation; ``best_*`` are of the validation with
+    the highest PSNR, z from the prior. Epochs count from 1, PSNR is in dB, KL in nats per clip; ``minutes`` are those
+    of training and validation. Cells without a number are empty.
     """
     header = ["run", "settings", "epochs", "of", "final_loss", "final_mse", "final_kl", "final_psnr_prior",
               "final_psnr_posterior", "best_psnr_prior", "best_epoch", "psnr_copy_first", "minutes"]
@@ -246,15 +237,19 @@ def table(runs):
     return header, rows
 
 
-def compare(folders, out):
-    """Write all figures and the table of ``folders`` to the folder ``out``, whole or not at all.
+def compare(runs, out):
+    """Compare training runs: write figures (PNG and PDF) and a table (CSV and Markdown), and print the table.
+
+    Args:
+        runs: folders of runs.
+        out: folder to write, whole or not at all. An earlier comparison there is replaced.
 
     Raises:
-        InputError: a folder is no run, or ``out`` holds something else or cannot be written.
+        InputError: a folder is not that of a run, or ``out`` holds other files or cannot be written.
     """
     written = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
     check_replaceable(out, ["table.csv", "table.md", *written], "earlier comparison", "--out")
-    once = {Path(folder).resolve(): folder for folder in folders}.values()
+    once = {Path(folder).resolve(): folder for folder in runs}.values()
     runs = _named_apart([load_run(folder) for folder in once])
     with atomic(out) as unfinished:
         unfinished.mkdir()
@@ -265,25 +260,3 @@ def compare(folders, out):
             save_figure(figure, unfinished / name)
     print(markdown(header, rows), end="")
     print(f"{out}: figures (PNG, PDF) and a table (CSV, Markdown) of {len(runs)} run{'s' * (len(runs) > 1)}")
-
-
-def parse_args(argv):
-    """Read the command line of ``python -m cvae_tf.experiments.compare``.
-
-    Raises:
-        InputError: an unknown or missing flag.
-    """
-    parser = parser_for("python -m cvae_tf.experiments.compare", "Figures and a table of several training runs.")
-    parser.add_argument("runs", nargs="+", help="folders of runs")
-    parser.add_argument("--out", required=True, help="folder to write")
-    return parser.parse_args(normalise_flags(argv))
-
-
-def main():
-    """Command line: ``python -m cvae_tf.experiments.compare RUN [RUN ...] --out DIR``."""
-    args = parse_args(sys.argv[1:])
-    compare(args.runs, args.out)
-
-
-if __name__ == "__main__":
-    errors.run(main)

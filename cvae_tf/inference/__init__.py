@@ -1,1 +1,1 @@
-"""Exported models, and films made with them."""
+"""Exported models: writing and loading them, and generating films with them."""

@@ -138,8 +138,8 @@ class CVAE(keras.Model):
         Raises:
             ValueError: something is missing, has another rank, type or range, or sizes do not fit.
         """
-        while isinstance(data, (tuple, list)) and len(data) == 1:
-            data = data[0]
+        while isinstance(data, (tuple, list)) and (len(data) == 1 or len(data) > 1 and data[-1] is None):
+            data = data[0] if len(data) == 1 else data[:-1]  # as Keras packs a batch without targets and weights
         if not isinstance(data, dict):
             if not isinstance(data, (tuple, list)) or len(data) != 2:
                 raise ValueError("the batch has an invalid structure; expected (frames, poses), or a dict of 'frames', "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cvae_tf.evaluation import report
-from cvae_tf.evaluation.evaluate import Evaluated
+from cvae_tf.evaluation.evaluate import SequenceResult
 from cvae_tf.evaluation.summary import report_of, summarise
 
 
@@ -19,7 +19,7 @@ def _series(psnr, lab=None):
 
 def _evaluated(name, psnr, kl=0.0, **options):
     given = dict(diversity=None, active=0, latents=4, broken=0, note="", panels={}) | options
-    return Evaluated(name=name, series={"prior": _series(psnr, given.pop("lab", None))},
+    return SequenceResult(name=name, series={"prior": _series(psnr, given.pop("lab", None))},
                      kl=np.broadcast_to(np.asarray(kl, float), len(psnr)), **given)
 
 

@@ -24,7 +24,7 @@ from cvae_tf.experiments.compare import (
 )
 from cvae_tf.experiments.study import plan
 from cvae_tf.files import write_csv
-from cvae_tf.model.schedules import beta_table, teacher_forcing_ratio
+from cvae_tf.model.schedules import beta_table, linear_decay
 from cvae_tf.training.callbacks import COLUMNS
 from cvae_tf.training.run import RunFolders
 
@@ -37,12 +37,12 @@ def _write_run(folder, config, epochs=None, offset=0.0):
     folder.mkdir(parents=True)
     folders.config.write_text(config.to_json())
     betas = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio)
-    rows = []
+    tfr_of, rows = linear_decay(config.tfr, config.tfr_sde, config.tfr_d_step), []
     for epoch in range(config.num_epoch if epochs is None else epochs):
-        tfr = teacher_forcing_ratio(epoch, config.tfr, config.tfr_sde, config.tfr_d_step)
         mse, kl = 1 / (epoch + 1) + offset, 0.1 / (epoch + 1)
         validated = [20 - (epoch - 7) ** 2 / 10 + offset, 21 + offset, 16.0] if epoch % 2 else [""] * 3
-        rows.append([epoch, mse + betas[epoch] * kl, mse, kl, betas[epoch], tfr, 1e-3, 1, *validated, 0, 6.0, 0.5])
+        rows.append([epoch, mse + betas[epoch] * kl, mse, kl, betas[epoch], tfr_of(epoch), 1e-3, 1, *validated, 0, 6.0,
+                     0.5])
     write_csv(folders.metrics, COLUMNS, rows)
     if len(rows) > 1:
         write_csv(folders.psnr_per_frame, ["frame", "psnr_prior", "psnr_posterior", "psnr_copy_first"],
@@ -60,6 +60,12 @@ def study_folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study_runs(study_folders):
     return [load_run(folder) for folder in study_folders]
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are drawn but not rendered, which takes most of the time of a comparison."""
+    monkeypatch.setattr("cvae_tf.experiments.compare.save_figure", lambda figure, stem: None)
 
 
 def _drawn(figure):
@@ -132,7 +138,7 @@ def test_labels_name_only_what_differed_and_had_an_effect(tmp_path):
     assert [row[1] for row in table([a, dataclasses.replace(a, name="a2")])[1]] == ["a", "a2"]
 
 
-def test_data_sets_and_runs_of_one_name_are_told_apart(tmp_path):
+def test_data_sets_and_runs_of_one_name_are_told_apart(tmp_path, unrendered):
     base = dict(PRESETS["demo"], num_epoch=2)
     folders = [_write_run(tmp_path / where / "demo-1", Config(**base, data_dir=f"/{where}/LAB")) for where in "xy"]
     compare([*folders, folders[0]], tmp_path / "out")  # one of them twice
@@ -149,13 +155,14 @@ def test_schedules_of_other_lengths_are_both_drawn(tmp_path):
 
 def test_a_run_called_like_a_curve_or_with_a_dollar_is_drawn_as_any(tmp_path):
     folders = [_write_run(tmp_path / name, STUDY) for name in ("prior", "a$_$b")]
-    compare(folders, tmp_path / "out")
-    lines = figures([load_run(folder) for folder in folders])["5_psnr_per_frame"].axes[0].get_lines()
+    figure = figures([load_run(folder) for folder in folders])["5_psnr_per_frame"]
+    assert plots.png(figure)[:4] == b"\x89PNG"
+    lines = figure.axes[0].get_lines()
     widths = {line.get_label(): line.get_linewidth() for line in lines}
     assert widths["prior"] == widths["a$_$b"] > widths["copy-first"]
 
 
-def test_runs_of_other_lengths_networks_and_unfinished_ones_compare(tmp_path):
+def test_runs_of_other_lengths_networks_and_unfinished_ones_compare(tmp_path, unrendered):
     runs = [_write_run(tmp_path / "long", STUDY),
             _write_run(tmp_path / "short", dataclasses.replace(STUDY, tfr=0.5), 3),
             _write_run(tmp_path / "begun", dataclasses.replace(STUDY, tfr=0.0), 1),
@@ -177,8 +184,9 @@ def test_table_has_final_and_best_numbers(study_runs):
 
 
 def test_comparison_is_written_whole_as_png_and_pdf(study_folders, tmp_path, capsys):
-    for _ in range(2):  # the second replaces the first
-        compare(study_folders, tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "table.csv").write_text("an earlier comparison, to be replaced")
+    compare(study_folders[:2], tmp_path / "out")
     names = sorted(path.stem for path in (tmp_path / "out").glob("*.png"))
     assert len(names) == 9 and names == sorted(path.stem for path in (tmp_path / "out").glob("*.pdf"))
     assert (tmp_path / "out" / names[0]).with_suffix(".pdf").read_bytes()[:5] == b"%PDF-"
@@ -199,9 +207,9 @@ def test_what_is_no_run_is_refused_and_nothing_is_written(study_folders, tmp_pat
     (tmp_path / "folder" / "metrics.csv").write_text("epoch,loss\n0,1\n")
     refused("holds no rows with the columns", tmp_path / "folder")
     write_csv(tmp_path / "folder" / "metrics.csv", COLUMNS, [["x"] * len(COLUMNS)])
-    refused("holds something that is no number", tmp_path / "folder")
+    refused("a cell must hold a number or nothing", tmp_path / "folder")
     (tmp_path / "folder" / "metrics.csv").write_text(",".join(COLUMNS) + "\n1,2\n")
-    refused("line 2 has another number of cells than the first; is this file whole", tmp_path / "folder")
+    refused("metrics.csv: line 2 ", tmp_path / "folder")
     refused("is no earlier comparison", study_folders[0], out=tmp_path / "folder")
     refused("is no earlier comparison", study_folders[0], out=study_folders[0].parent)
     (tmp_path / "mine").mkdir()
@@ -230,5 +238,5 @@ def test_a_label_looks_alike_in_all_panels_and_comes_once_in_the_legend():
 
 
 def test_comparing_needs_no_tensorflow():
-    code = "import sys, cvae_tf.compare, cvae_tf.study; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, cvae_tf.experiments.compare, cvae_tf.experiments.study; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -4,15 +4,19 @@ import dataclasses
 import json
 from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
 from tensorboard.plugins.hparams import metadata
-from test_compare import STUDY, _write_run
+from test_compare import STUDY as LARGE
+from test_compare import _write_run
 
 from cvae_tf.errors import InputError
 from cvae_tf.experiments import compare, study
 from cvae_tf.training import loop as training
 from cvae_tf.training.run import RunFolders
+
+STUDY = dataclasses.replace(LARGE, max_frames=64, frame_H=16, frame_W=32)
 
 
 @pytest.fixture
@@ -36,6 +40,7 @@ def trained(monkeypatch):
         folders.export.mkdir(parents=True)
 
     monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(compare, "save_figure", lambda figure, stem: stem.with_suffix(".png").touch())
     return names
 
 
@@ -105,19 +110,20 @@ def test_a_study_of_what_cannot_be_read_writes_nothing(trained, tmp_path):
 
 
 def test_steps_for_measures_this_machine(monkeypatch):
-    small = dataclasses.replace(STUDY, width=4, frame_H=16, frame_W=32, max_frames=64, train_vi_len=4, batch_size=1)
+    small = dataclasses.replace(STUDY, width=4, train_vi_len=4, batch_size=1)
     clock = iter(range(1000))
     monkeypatch.setattr(study.time, "monotonic", lambda: next(clock) * 0.5)  # every step takes half a second
+    given = []
+    train_on_batch = keras.Model.train_on_batch
+    monkeypatch.setattr(keras.Model, "train_on_batch", lambda model, *batch, **options: given.append(
+        (batch, options)) or train_on_batch(model, *batch, **options))
     assert study.steps_for(small, minutes=10) == 600 * 2 // 20
+    for (batch,), options in given:  # and nothing that Keras would take for labels or weights of the samples
+        assert set(batch) == {"frames", "poses", "context"} and not options
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--kl-anneal-type", "Cyclical"], "--kl_anneal_type cannot be given to a study"),
-    (["--run_dir=x"], "--run_dir cannot be given"),
-    (["--minutes_per_run", "-1"], "--minutes_per_run must be from 0"),
-    (["--minutes_per_run", "1", "--steps_per_epoch", "3"], "exclude each other"),
-    (["--nonsense", "1"], "unrecognized arguments"),
-])
-def test_flags_that_make_no_study_are_refused(words, message):
-    with pytest.raises(InputError, match=message):
-        study.parse_args(["--out", "out", *words])
+@pytest.mark.parametrize("minutes", [-1, 10_001])
+def test_minutes_out_of_range_are_refused(minutes, tmp_path):
+    with pytest.raises(InputError, match=f"--minutes_per_run must be from 0 to 10000, received {minutes}"):
+        study.study(STUDY, tmp_path / "out", minutes)
+    assert not list(tmp_path.iterdir())
