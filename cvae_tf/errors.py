@@ -1,20 +1,22 @@
-"""The ways in which a program ends early, and what the user sees of them."""
+"""How a program of the project ends early, and the one line that its user then sees."""
 
 import os
 import signal
 import sys
 
+BROKEN_PIPE = 128 + 13
 
-class InputError(Exception):
-    """Bad input: one line that says what is wrong, where, and what to do about it."""
+
+class InputError(ValueError):
+    """Bad input. The message is one line: what is invalid, what was expected, and what was received or can be done."""
 
 
 class Interrupted(BaseException):
-    """A signal ended the program in order. No `Exception`, so that nothing takes it for a failure of its own.
+    """A signal ended the program in good order. Not an `Exception`, so that no handler takes it for a failure.
 
     Args:
         message: the line to show.
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, message, number):
@@ -22,18 +24,16 @@ class Interrupted(BaseException):
         self.number = number
 
 
-BROKEN_PIPE = 128 + 13
-
-
 def run(program):
-    """Call ``program()``, and end with one line on stderr where it cannot go on.
+    """Call ``program()`` and turn an early end into one line on stderr and an exit code.
 
-    Exit codes: 2 for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM and 141 where nobody reads the output.
+    Exit codes: 2 for an error that the user can correct, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of
+    the output has gone. Programming errors keep their traceback.
     """
     def terminate(number, _):
         raise Interrupted("terminated", number)
 
-    signal.signal(signal.SIGTERM, terminate)  # else nothing would be cleaned up
+    signal.signal(signal.SIGTERM, terminate)  # the default action would skip all clean-up
     try:
         program()
         sys.stdout.flush()
@@ -57,12 +57,12 @@ def run(program):
 
 
 def stop_printing():
-    """Send what is still printed nowhere, once nobody reads it any more."""
+    """Discard all further output; for use once nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def in_plain_words(error):
-    """One line for an error of TensorFlow's own."""
+    """Summarise an error raised by TensorFlow in one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(("Graph execution error", "[[", "Detected at"))]
     return (f"TensorFlow stopped: {lines[0] if lines else type(error).__name__}; look for a damaged file, a full disk, "
@@ -72,6 +72,6 @@ def in_plain_words(error):
 def _end(line, code):
     try:
         print(line, file=sys.stderr)
-    except (OSError, ValueError):  # nobody reads that either
+    except (OSError, ValueError):  # stderr is closed as well
         pass
     sys.exit(code)

@@ -1,6 +1,7 @@
-"""What happens between the steps of a training run: schedules, validation, records, checkpoints, and stopping.
+"""Keras callbacks of a training run: schedules, validation, records, checkpoints, and reasons to stop.
 
-They stand in a run in the order of this file: each may add to ``logs``, and those after it see it.
+`EpochSchedules` serves in any ``model.fit`` of a `CVAE`. The others belong to `loop.train`. Each may add to ``logs``;
+those after it in the list receive the addition.
 """
 
 import time
@@ -10,49 +11,86 @@ import numpy as np
 import tensorflow as tf
 
 from cvae_tf.data.film import side_by_side, to_uint8, write_gif
+from cvae_tf.data.images import to_float
 from cvae_tf.errors import InputError
 from cvae_tf.evaluation.metrics import psnr_per_frame
 from cvae_tf.evaluation.plots import psnr_per_frame_png
 from cvae_tf.evaluation.summary import COLLAPSED
 from cvae_tf.evaluation.tables import psnr_table
 from cvae_tf.files import write_csv
-from cvae_tf.model.schedules import beta_table, teacher_forcing_ratio
-from cvae_tf.training.stopping import Stopped
+from cvae_tf.training.run import Stopped
 
 COLUMNS = ("epoch", "loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "val_psnr_prior", "val_psnr_posterior",
            "val_psnr_copy_first", "skipped", "seconds", "gd")
 
 
 class EpochSchedules(keras.callbacks.Callback):
-    """Set the model's beta, teacher-forcing ratio and epoch at the start of each epoch. Nothing is retraced."""
+    """Set the KL weight and the teacher-forcing ratio of a `CVAE` at the start of each epoch.
 
-    def __init__(self, config):
+    It also tells the model the number of the epoch, by which ``teacher_forcing_draw="epoch"`` draws. Nothing is
+    retraced::
+
+        model.fit(clips, epochs=20, callbacks=[cvae_tf.EpochSchedules(
+            beta=cyclical(20, cycles=4, stop=1e-3), teacher_forcing=linear_decay(1.0, first_epoch=5, step=0.1))])
+
+    Args:
+        beta: KL weight, not negative: a sequence with a value for each epoch, or a function from the epoch (0, 1, ...)
+            to the value; None leaves the model's as it is. After the end of a sequence its last value holds.
+        teacher_forcing: teacher-forcing ratio in [0, 1], given in the same ways.
+
+    Raises:
+        ValueError: a sequence is empty; or, when the epoch begins, a value is out of its range.
+    """
+
+    def __init__(self, beta=None, teacher_forcing=None):
         super().__init__()
-        self.config = config
-        self.betas = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio,
-                                config.kl_anneal_start)
+        self.beta = _as_function("beta", beta, float("inf"))
+        self.teacher_forcing = _as_function("teacher_forcing", teacher_forcing, 1.0)
 
     def on_epoch_begin(self, epoch, logs=None):
-        c = self.config
         self.model.epoch.assign(epoch)
-        self.model.beta.assign(self.betas[epoch])
-        self.model.teacher_forcing_ratio.assign(teacher_forcing_ratio(epoch, c.tfr, c.tfr_sde, c.tfr_d_step))
+        if self.beta:
+            self.model.beta.assign(self.beta(epoch))
+        if self.teacher_forcing:
+            self.model.teacher_forcing_ratio.assign(self.teacher_forcing(epoch))
+
+
+def _as_function(name, schedule, highest):
+    """A schedule, however it was given, as a function of the epoch that checks the range of its values."""
+    if schedule is None:
+        return None
+    if not callable(schedule):
+        table = [float(value) for value in schedule]
+        if not table:
+            raise ValueError(f"{name} must hold a value for at least one epoch, received an empty sequence")
+
+    def value(epoch):
+        found = float(schedule(epoch) if callable(schedule) else table[min(epoch, len(table) - 1)])
+        if not 0 <= found <= highest:
+            raise ValueError(f"{name} must be from 0 to {highest:g}, received {found:g} for epoch {epoch}")
+        return found
+
+    return value
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """End the training after ``limit`` updates in a row were skipped, because no later one would succeed either.
+    """End the training once ``limit`` updates in a row have been skipped, since no later one would succeed either.
 
-    The last update before them may have done the damage: checkpoints that hold it are removed. Those before it are
-    good, since a finite loss came out of them.
+    The last update before them may have caused the failure, so checkpoints that contain it are removed. Earlier ones
+    are good: the next step had a finite loss.
 
     Args:
-        clips: the run's `Clips`, which know the names of a batch's frames.
+        names: function from a step (0, 1, ...) to the names of the clips in its batch.
         store: the run's `CheckpointFolder`.
+        limit: number of skipped updates.
+
+    Raises:
+        InputError: the limit is reached.
     """
 
-    def __init__(self, clips, store, limit=20):
+    def __init__(self, names, store, limit=20):
         super().__init__()
-        self.clips, self.store, self.limit = clips, store, limit
+        self.names, self.store, self.limit = names, store, limit
 
     def on_train_batch_end(self, batch, logs=None):
         if int(self.model.skipped_in_a_row) < self.limit:
@@ -61,66 +99,64 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self.store.remove_from(last - self.limit)
         raise InputError(f"the loss or its gradient was not finite in {self.limit} steps in a row, the last of them "
                          f"step {last} at learning rate {logs['lr']:.3g} and beta {logs['beta']:.3g} on the clips "
-                         f"{', '.join(self.clips.names(last - 1))}; lower --lr, or look for damaged frames")
+                         f"{', '.join(self.names(last - 1))}; lower --lr, or look for damaged frames")
 
 
 class Validation(keras.callbacks.Callback):
-    """Free running over the whole validation clip, with z from the prior and, under its own name, from the posterior.
+    """Free running over the whole validation clip, with z from the prior and, separately, from the posterior.
 
     Adds ``val_psnr_prior``, ``val_psnr_posterior`` and ``val_psnr_copy_first`` to the logs: means over frames 1 to T-1
-    of the per-frame PSNR in dB. Writes the GIF (truth, pose, prediction) and the PSNR-per-frame curve.
+    of the PSNR in dB. Writes a GIF (truth, pose, prediction) and the curves of PSNR per frame.
 
     Args:
-        frames, poses: (T, H, W, 3) float32 in [0, 1].
-        config, folders: of the run.
-        keep_best: called with no argument whenever ``val_psnr_prior`` is the highest so far, or the exported model
-            is missing.
+        frames, poses: (T, H, W, 3) uint8.
+        epochs: those after which to validate, counted from 0.
+        folders: the run's `RunFolders`.
+        state: the run's `RunState`, whose ``best`` is updated.
+        keep_best: called without arguments when ``val_psnr_prior`` is the highest so far, or when the exported model is
+            missing.
 
     Attributes:
-        best: the highest ``val_psnr_prior`` so far, in dB.
-        step: after which it was validated last.
+        copy_first: (T-1,) float64, PSNR in dB of the first frame repeated.
+        step: number of steps after which the last validation took place, or None.
     """
 
     SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
 
-    def __init__(self, frames, poses, config, folders, keep_best):
+    def __init__(self, frames, poses, epochs, folders, state, keep_best):
         super().__init__()
-        self.frames, self.poses, self.config, self.folders = frames, poses, config, folders
-        self.keep_best = keep_best
-        self.best, self.step = -np.inf, None
-        first = np.broadcast_to(frames[:1], frames[1:].shape)
-        self.copy_first = psnr_per_frame(frames[1:], first)
+        self.frames, self.poses, self.truth = frames, poses, to_float(frames[1:])
+        self.epochs, self.folders, self.state, self.keep_best = epochs, folders, state, keep_best
+        self.copy_first = psnr_per_frame(self.truth, np.broadcast_to(to_float(frames[:1]), self.truth.shape))
+        self.step = None
         self._generate = self._reconstruct = None
 
     def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self.config.num_epoch
-        if last or (epoch + 1) % self.config.val_every == 0:
+        if epoch in self.epochs:
             logs |= self.validate(epoch)
 
     def validate(self, epoch):
         """Validate now, as after ``epoch``; returns the three numbers by name."""
         if self._generate is None:
-            self._generate = tf.function(self.model.generate)
-            self._reconstruct = tf.function(self.model.reconstruct)
+            self._generate, self._reconstruct = tf.function(self.model.generate), tf.function(self.model.reconstruct)
         seed = tf.constant(self.SEED)
         frames, poses = tf.constant(self.frames[None]), tf.constant(self.poses[None])
         prediction = self._generate(frames[:, 0], poses[:, 1:], seed)[0].numpy()
         posterior, *_ = self._reconstruct(frames, poses, seed)
-        curves = {"prior": psnr_per_frame(self.frames[1:], prediction),
-                  "posterior": psnr_per_frame(self.frames[1:], posterior[0].numpy()),
-                  "copy-first": self.copy_first}
+        curves = {"prior": psnr_per_frame(self.truth, prediction),
+                  "posterior": psnr_per_frame(self.truth, posterior[0].numpy()), "copy-first": self.copy_first}
         self._show(epoch, prediction, curves)
         scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
         self.step = int(self.model.steps)
-        if scores["val_psnr_prior"] > self.best or not self.folders.export.exists():
-            self.best = scores["val_psnr_prior"]
+        if scores["val_psnr_prior"] > self.state.best or not self.folders.export.exists():
+            self.state.best = scores["val_psnr_prior"]
             write_csv(self.folders.psnr_per_frame, *psnr_table(curves))
             self.keep_best()
         return scores
 
     def _show(self, epoch, prediction, curves):
         path = self.folders.sample(epoch + 1)
-        write_gif(path, to_uint8(side_by_side(self.frames[1:], self.poses[1:], prediction)), scale=2)
+        write_gif(path, side_by_side(self.frames[1:], self.poses[1:], to_uint8(prediction)), scale=2)
         height, width = self.frames.shape[1:3]
         with tf.summary.create_file_writer(str(self.folders.tensorboard / "validation")).as_default():
             _write_image("free_running", path.read_bytes(), 2 * height, 2 * (3 * width + 2), epoch)
@@ -136,7 +172,7 @@ def _write_image(tag, data, height, width, step):
 
 
 class Progress(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar with the three terms of the loss alone, so that it fits a line."""
+    """Keras's progress bar with the main terms of the loss only, so that it fits a line."""
 
     SHOWN = ("loss", "mse", "kl")
 
@@ -148,31 +184,37 @@ class Progress(keras.callbacks.ProgbarLogger):
 
 
 class EpochRecord(keras.callbacks.Callback):
-    """A row of ``metrics.csv`` and a readable line in the terminal for each completed epoch.
+    """A row in ``metrics.csv`` and a readable line in the terminal for each completed epoch.
 
-    "Latent unused" in that line means less than 0.01 nats a frame: the posterior has collapsed to the prior.
+    The line says "latent unused" below 0.01 nats per predicted frame: the posterior has collapsed to the prior.
 
-    Attributes:
-        rows: those so far, lists of text in the order of `COLUMNS`. `Checkpoints` keeps them too: the file is only
-            ever written.
+    Args:
+        path: of ``metrics.csv``. The file is only written, never read.
+        state: the run's `RunState`, whose ``rows`` (text, in the order of `COLUMNS`) and ``seconds`` are updated.
+        num_epoch: number of epochs in the run.
+        predicted: number of predicted frames in a training clip.
+        gdl: weight of the gradient difference in the loss.
     """
 
-    def __init__(self, config, path):
+    def __init__(self, path, state, num_epoch, predicted, gdl):
         super().__init__()
-        self.config, self.path = config, path
-        self.rows = []
+        self.path, self.state, self.num_epoch, self.predicted, self.gdl = path, state, num_epoch, predicted, gdl
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.monotonic()
+        self.began = time.monotonic() - self.state.seconds  # those of an epoch that was interrupted
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.state.seconds = time.monotonic() - self.began
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {name: _number(value) for name, value in logs.items()} | {
+        values = {name: _shortest(value) for name, value in logs.items()} | {
             "epoch": epoch, "seconds": round(time.monotonic() - self.began, 2)}
-        self.rows.append([str(values.get(name, "")) for name in COLUMNS])
-        write_csv(self.path, COLUMNS, self.rows)
-        unused = values["kl"] / (self.config.train_vi_len - 1) < COLLAPSED
-        line = (f"epoch {epoch + 1}/{self.config.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
-                + (f"{self.config.gdl:.3g} x gd {values['gd']:.4f} + " if self.config.gdl else "")
+        self.state.seconds = 0.0
+        self.state.rows.append([str(values.get(name, "")) for name in COLUMNS])
+        write_csv(self.path, COLUMNS, self.state.rows)
+        unused = values["kl"] / self.predicted < COLLAPSED
+        line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
+                + (f"{self.gdl:.3g} x gd {values['gd']:.4f} + " if self.gdl else "")
                 + f"{values['beta']:.3g} x kl {values['kl']:.4g}" + (" (latent unused)" if unused else "")
                 + f", tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
         if "val_psnr_prior" in values:
@@ -183,94 +225,55 @@ class EpochRecord(keras.callbacks.Callback):
         print(line, flush=True)
 
 
-def _number(value):
-    """A float with as few digits as give the same float32: what the model computed, without noise digits."""
+def _shortest(value):
+    """A float with as few digits as give the same float32, which is what the model computed."""
     return float(str(np.float32(value)))
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Save everything that the run's future depends on: after an epoch, each few minutes, and on stopping.
+    """Save the run after an epoch, every few minutes within one, and when it is to stop.
 
-    Epochs shorter than ten seconds share a checkpoint, which would else take longer than they do. Nothing is saved
-    while updates are being skipped, since the state may be what makes them fail.
-
-    Kept: weights, optimiser, step, schedules' values, the means of the epoch in progress, the best validation, the rows
-    of the metrics, and what the footage was. The order of clips and all noise are functions of the seed and the step,
-    so a restored run continues as if it had never stopped.
+    Epochs shorter than ten seconds share a checkpoint, since saving would take longer than they do. Nothing is saved
+    between the last step of an epoch and its validation, or while updates are being skipped: the state may be what
+    makes them fail.
 
     Args:
-        model: built and compiled, its optimiser built.
-        clips: the run's `Clips`.
         store: the run's `CheckpointFolder`.
-        validation: the run's `Validation`.
-        record: the run's `EpochRecord`.
-        footage: checksums of the training and the validation footage.
+        state: the run's `RunState`.
         stop: the run's `StopRequest`.
-        keep_last: called with no argument when all is trained, before that is on record.
-        check: called with no argument before anything is saved.
-        minutes: between checkpoints within an epoch.
+        check: called without arguments before anything is saved.
+        minutes: time between checkpoints within an epoch.
 
     Raises:
         Stopped: between two steps, when ``stop`` is due and everything is saved.
     """
 
-    def __init__(self, model, clips, store, validation, record, footage, stop, keep_last, check, minutes):
+    def __init__(self, store, state, stop, check, minutes):
         super().__init__()
-        self.clips, self.store, self.validation, self.record, self.stop = clips, store, validation, record, stop
-        self.footage, self.keep_last, self.check = footage, keep_last, check
-        self.kept = -1  # the step of which `keep_last` has kept the model
-        self.means = [variable for mean in model.means.values() for variable in mean.variables]
-        self.variables = [*model.variables, *model.optimizer.variables, *self.means]
+        self.store, self.state, self.stop, self.check = store, state, stop, check
         self.interval = 60 * minutes
         self.saved = time.monotonic()
-        self.resumed_means = None
-        self.steps, self.skipped_in_a_row = model.steps, model.skipped_in_a_row
+        self.batch = -1
 
-    def _state(self):
-        # Known by number: Keras's names count up within a process.
-        return {f"v{i:04d}": variable.numpy() for i, variable in enumerate(self.variables)} | {
-            "best": np.float64(self.validation.best), "kept": np.int64(self.kept), "footage": np.array(self.footage),
-            "sequences": np.array(self.clips.footage.sequences), "rows": np.array(self.record.rows, str)}
+    def within_epoch(self):
+        """Whether an epoch has begun whose last step is still to come."""
+        return 0 <= self.batch < self.params["steps"] - 1
 
-    def restore(self):
-        """Restore the newest good checkpoint, if any; returns the number of steps done.
-
-        Raises:
-            InputError: no checkpoint can be read, or it is of another network or of other footage.
-        """
-        step, saved = self.store.load()
-        if saved is None:
-            return 0
-        state = self._state()
-        if not np.array_equal(saved.get("sequences"), state["sequences"]):
-            raise InputError(f"{self.store.path}: the training frames are not as many or not cut as when this run was "
-                             "begun; put them back, or start over with --fresh")
-        shapes, saved_shapes = ({name: value.shape for name, value in arrays.items() if name != "rows"}
-                                for arrays in (state, saved))
-        if shapes != saved_shapes:
-            raise InputError(f"{self.store.path}: the checkpoint at step {step} is of another network or version of "
-                             "this program; start over with --fresh")
-        for i, variable in enumerate(self.variables):
-            variable.assign(saved[f"v{i:04d}"])
-        self.validation.best, self.kept, self.record.rows = saved["best"].item(), saved["kept"], saved["rows"].tolist()
-        if saved["footage"].tolist() != list(self.footage):
-            print("the frames are not those that this run was begun with, so it does not continue exactly", flush=True)
-        if self._within_epoch():
-            self.resumed_means = [mean.numpy() for mean in self.means]
-        return int(self.steps)
-
-    def _within_epoch(self):
-        steps = int(self.steps)
-        return steps > self.clips.first_step(self.clips.epoch_of(steps))
+    def on_train_begin(self, logs=None):
+        # The means of an epoch that was saved half done. Keras resets them when the epoch begins.
+        self.resumed = [(variable, variable.numpy()) for mean in self.model.means.values()
+                        for variable in mean.variables]
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.resumed_means:  # Keras has just reset them
-            for mean, value in zip(self.means, self.resumed_means, strict=True):
-                mean.assign(value)
-            self.resumed_means = None
+        for variable, value in self.resumed:
+            variable.assign(value)
+        self.resumed = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.batch = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self._within_epoch():  # the epoch's end comes first: its validation, its row
+        if not self.within_epoch():  # the validation and the row of the epoch come first
             return
         due = self.stop.due()
         if due or time.monotonic() - self.saved >= self.interval:
@@ -279,34 +282,17 @@ class Checkpoints(keras.callbacks.Callback):
             raise Stopped
 
     def on_epoch_end(self, epoch, logs=None):
-        last, due = epoch + 1 == self.validation.config.num_epoch, self.stop.due()
-        if last:
-            self.keep()
-        if last or due or time.monotonic() - self.saved >= min(10, self.interval):
+        for mean in self.model.means.values():
+            mean.reset_state()
+        due = self.stop.due()
+        if due or time.monotonic() - self.saved >= min(10, self.interval):
             self.save()
-        if due and not last:
+        if due:
             raise Stopped
-
-    def keep(self):
-        """Call ``keep_last`` now, and remember of which step."""
-        self.keep_last()
-        self.kept = int(self.steps)
-
-    def finish_early(self):
-        """Validate the state in which time was up, where that was not just done, and keep it."""
-        if self.validation.step != int(self.steps):
-            self.validation.validate(self.clips.epoch_of(int(self.steps) - 1))
-        self.keep()
-        self.save()
-
-    def save_within_epoch(self):
-        """Save, unless an epoch's end is still to come, which would then be lost."""
-        if self._within_epoch():
-            self.save()
 
     def save(self):
         """Save now, unless updates are being skipped."""
-        if int(self.skipped_in_a_row) == 0:
+        if int(self.model.skipped_in_a_row) == 0:
             self.check()
-            self.store.save(int(self.steps), self._state())
+            self.store.save_run(self.model, self.state)
         self.saved = time.monotonic()

@@ -1,17 +1,99 @@
-"""Checkpoints on disk: one file each, written whole, checked on reading; the newest good one counts.
+"""Checkpoints: what a run needs to continue exactly, by name, in one file that is checked on reading.
 
-A checkpoint is a ``.npz`` file of plain arrays, named by the number of steps done. Each array in it carries a CRC-32,
-which is compared on reading; nothing is unpickled.
+A checkpoint is a ``.npz`` file of plain arrays; its name holds the number of steps done. Reading compares the CRC-32 of
+each array and unpickles nothing. The arrays are:
+
+- ``network/PATH``: weights, by the path of `Network.named_weights`; ``model/NAME``: counters and scheduled values
+- ``means/NAME/...``: running means of the epoch in progress
+- ``optimizer/NAME`` and ``optimizer/NAME/PATH``: scalars, and one array for each trainable weight
+- ``run/NAME``: the fields of `RunState`
+
+The order of the clips and all noise are functions of the seed and the step, so no generator state is needed.
 """
 
+import dataclasses
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic
+
+SCALARS = ("beta", "teacher_forcing_ratio", "epoch", "steps", "skipped", "skipped_in_a_row")  # variables of a CVAE
+
+
+@dataclass
+class RunState:
+    """What a run remembers besides the variables of its model.
+
+    Attributes:
+        footage: checksums of the training and the validation footage.
+        sequences: (start, length) of each uncut sequence of the training footage.
+        best: the highest ``val_psnr_prior`` so far, in dB.
+        rows: the rows of ``metrics.csv``, lists of text.
+        seconds: training time of the epoch in progress.
+        last_model_step: number of steps after which the last model was exported; -1: never.
+    """
+
+    footage: tuple
+    sequences: tuple
+    best: float = -np.inf
+    rows: list = field(default_factory=list)
+    seconds: float = 0.0
+    last_model_step: int = -1
+
+    def arrays(self):
+        """The fields as arrays by name."""
+        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
+        return {f"run/{name}": np.array(value, str if name == "rows" else None) for name, value in values.items()}
+
+
+def named_variables(model):
+    """All variables that training changes, by a name that does not depend on the order in which layers were made.
+
+    Args:
+        model: a compiled `CVAE` with a built optimizer.
+
+    Returns:
+        A dict from name to Keras variable.
+
+    Raises:
+        ValueError: the model or the optimizer has a variable to which no name can be given.
+    """
+    weights = model.network.named_weights()
+    found = {f"network/{path}": weight for path, weight in weights.items()}
+    found |= {f"model/{name}": getattr(model, name) for name in SCALARS}
+    _check_complete(found, model.weights, "model")
+    for name, mean in model.means.items():
+        found |= {f"means/{name}/total": mean.total, f"means/{name}/count": mean.count}
+    paths = {id(weight): path for path, weight in weights.items()}
+    trainable = [paths[id(weight)] for weight in model.trainable_variables]
+    return found | _optimizer_variables(model.optimizer, trainable, "optimizer")
+
+
+def _optimizer_variables(optimizer, paths, prefix):
+    """Variables of an optimizer by attribute, and in lists with one for each trainable weight also by its path."""
+    own, found = {id(variable) for variable in optimizer.variables}, {}
+    for attribute, value in vars(optimizer).items():
+        name = f"{prefix}/{attribute.lstrip('_')}"
+        if attribute == "inner_optimizer":
+            found |= _optimizer_variables(value, paths, name)
+        elif id(value) in own:
+            found[name] = value
+        elif isinstance(value, list) and len(value) == len(paths) and attribute != "_variables":
+            found |= {f"{name}/{path}": slot for path, slot in zip(paths, value, strict=True) if id(slot) in own}
+    _check_complete(found, optimizer.variables, type(optimizer).__name__)
+    return found
+
+
+def _check_complete(found, variables, owner):
+    named = {id(variable) for variable in found.values()}
+    unnamed = [variable.path for variable in variables if id(variable) not in named]
+    if unnamed:
+        raise ValueError(f"checkpoints need a name for each variable; {owner} has {', '.join(unnamed)} without one")
 
 
 class CheckpointFolder:
@@ -22,17 +104,15 @@ class CheckpointFolder:
 
     def files(self):
         """Number of steps -> file, the newest first."""
-        found = {name: re.fullmatch(r"step_(\d+)\.npz", name) for name in self._names()}
-        return dict(sorted(((int(match[1]), self.path / name) for name, match in found.items() if match), reverse=True))
-
-    def _names(self):
-        return os.listdir(self.path) if self.path.exists() else []  # unlike `glob`, tells if it may not be read
+        names = os.listdir(self.path) if self.path.exists() else []  # unlike `glob`, fails where it may not be read
+        found = [re.fullmatch(r"step_(\d+)\.npz", name) for name in names]
+        return dict(sorted(((int(match[1]), self.path / match[0]) for match in found if match), reverse=True))
 
     def save(self, step, arrays):
         """Write ``arrays``, a dict by name, as the checkpoint after ``step`` steps.
 
         Raises:
-            InputError: it cannot be written; the older ones are untouched.
+            InputError: it cannot be written; the older checkpoints are untouched.
         """
         with atomic(self.path / f"step_{step:08d}.npz") as unfinished, open(unfinished, "wb") as stream:
             np.savez(stream, **arrays, names=np.array(list(arrays)))
@@ -40,26 +120,24 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
 
     def load(self):
-        """The newest good checkpoint; of each damaged one that is newer, a line tells.
+        """Read the newest undamaged checkpoint; prints a line for each damaged one that is newer.
 
         Returns:
-            ``(step, arrays)``; ``(0, None)`` where there is no checkpoint at all.
+            ``(step, arrays)``; ``(0, None)`` if there is no checkpoint at all.
 
         Raises:
             InputError: there are checkpoints, but none can be read.
         """
-        damaged = [name for name in self._names() if re.fullmatch(r"ckpt-\d+\.index", name)]  # of an earlier version
-        for step, path in self.files().items():
+        files = self.files()
+        for step, path in files.items():
             try:
                 with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
-                    arrays = {name: content[name] for name in content["names"].tolist()}
+                    return step, {name: content[name] for name in content["names"].tolist()}
             except Exception as error:  # whatever damaged bytes make NumPy raise
                 print(f"{path}: damaged ({str(error) or type(error).__name__}), so not used", flush=True)
-                damaged.append(path)
-                continue
-            return step, arrays
-        if damaged:
-            raise InputError(f"{self.path}: none of the {len(damaged)} checkpoints there can be read; put a good one "
+        files |= dict(enumerate(self.path.glob("ckpt-*.index")))  # written by the first versions of this program
+        if files:
+            raise InputError(f"{self.path}: none of the {len(files)} checkpoints there can be read; put a good one "
                              "back, or start over with --fresh, which keeps this run under another name")
         return 0, None
 
@@ -68,3 +146,36 @@ class CheckpointFolder:
         for number, path in self.files().items():
             if number >= step:
                 path.unlink(missing_ok=True)
+
+    def save_run(self, model, state):
+        """Save the variables of ``model`` and the `RunState`."""
+        arrays = {name: variable.numpy() for name, variable in named_variables(model).items()}
+        self.save(int(model.steps), arrays | state.arrays())
+
+    def restore_run(self, model, state):
+        """Restore ``model`` and ``state`` from the newest undamaged checkpoint, if there is one.
+
+        Returns:
+            The number of steps done.
+
+        Raises:
+            InputError: no checkpoint can be read, or it belongs to another network or to other footage.
+        """
+        step, saved = self.load()
+        if saved is None:
+            return 0
+        variables, own = named_variables(model), state.arrays()
+        if saved.keys() != variables.keys() | own.keys() or any(
+                saved[name].shape != tuple(variable.shape) for name, variable in variables.items()):
+            raise InputError(f"{self.path}: the checkpoint at step {step} is of another network or version of this "
+                             "program; start over with --fresh")
+        if not np.array_equal(saved["run/sequences"], own["run/sequences"]):
+            raise InputError(f"{self.path}: the training frames are not as many or not cut as when this run was begun; "
+                             "put them back, or start over with --fresh")
+        if not np.array_equal(saved["run/footage"], own["run/footage"]):
+            print("the frames are not those that this run was begun with, so it does not continue exactly", flush=True)
+        for name, variable in variables.items():
+            variable.assign(saved[name])
+        for name in ("best", "rows", "seconds", "last_model_step"):
+            setattr(state, name, saved[f"run/{name}"].tolist())
+        return step

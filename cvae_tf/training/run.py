@@ -1,6 +1,9 @@
-"""The folder of a run: the names of its files, the lock on it, and how it is set aside."""
+"""The folder of a training run: its files, its lock, setting it aside; and the request to stop."""
 
 import os
+import signal
+import threading
+import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,12 @@ except ImportError:  # Windows
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Where a run keeps its files: the one place that knows their names."""
+    """Paths of all files of a run. No other module knows their names.
+
+    Args:
+        root: folder of the run.
+        export: folder of the exported best model; None where only the files below ``root`` are of interest.
+    """
 
     root: Path
     export: Path | None = None
@@ -31,56 +39,52 @@ class RunFolders:
     last_model = property(lambda self: self.root / "last_model")
 
     def is_run(self):
-        """Whether there is a run in the folder, or the beginning of one."""
+        """Whether the folder holds a run, or the beginning of one."""
         return any(path.exists() for path in (self.config, self.lock, self.checkpoints))
 
     def sample(self, epoch):
-        """GIF of the validation after ``epoch`` (counted from 1)."""
+        """Path of the GIF written by the validation after ``epoch``, which counts from 1."""
         return self.samples / f"epoch_{epoch:03d}.gif"
 
 
-def run_folders(config):
-    """The folders of ``config``'s run: those that it names, or the next free ``runs/PRESET-N``."""
+def run_folders(preset, run_dir="", export_dir=""):
+    """Choose the folders of a run: those given, otherwise the next free ``runs/PRESET-N`` and ``saved_models/NAME``."""
     number = 1
-    while not config.run_dir and any((Path(folder) / f"{config.preset}-{number}").exists()
-                                     for folder in ("runs", "saved_models")):
+    while not run_dir and any((Path(folder) / f"{preset}-{number}").exists() for folder in ("runs", "saved_models")):
         number += 1
-    root = Path(config.run_dir or f"runs/{config.preset}-{number}")
-    export = Path(config.export_dir) if config.export_dir else Path("saved_models") / root.absolute().name
-    return RunFolders(root, export)
+    root = Path(run_dir or f"runs/{preset}-{number}")
+    return RunFolders(root, Path(export_dir or Path("saved_models") / root.absolute().name))
 
 
-def claim(config):
-    """The folders of ``config``'s run, the root made; of two processes that start at once, each gets its own number.
+def claim(preset, run_dir="", export_dir=""):
+    """Make the folder of a new run, and return its `RunFolders`; two processes that start at once get two numbers.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be made.
     """
     while True:
-        folders = run_folders(config)
+        folders = run_folders(preset, run_dir, export_dir)
         try:
-            folders.root.mkdir(parents=True)
+            folders.root.mkdir(parents=True, exist_ok=bool(run_dir))
             return folders
-        except FileExistsError as error:
-            if folders.root.is_dir() and config.run_dir:
-                return folders
-            if config.run_dir:
-                raise InputError(f"{folders.root}: is a file; choose another --run_dir") from error
         except OSError as error:
-            raise InputError(f"{folders.root}: cannot be made ({error.strerror}); choose another --run_dir") from error
+            if run_dir or not isinstance(error, FileExistsError):
+                raise InputError(f"{folders.root}: cannot be made ({error.strerror}); choose another --run_dir"
+                                 ) from error
 
 
 @contextmanager
 def locked(folders):
-    """Hold the run for this process alone, and put right what a killed one left half done.
+    """Reserve a run for this process, and repair what a killed process left half done.
 
-    The system drops the lock with the process, however that ends. Where a drive knows no locks, a line says so.
+    The operating system releases the lock when the process ends, however it ends. On a drive without locks a line is
+    printed, and the run continues unlocked.
 
     Yields:
-        A function that raises `InputError` where the folder has been removed or replaced since.
+        A function without arguments that raises `InputError` if the folder has been removed or replaced since.
 
     Raises:
-        InputError: another process holds it, or the folder cannot be written or is not a run's.
+        InputError: another process holds the lock, or the folder cannot be written or holds something else.
     """
     try:
         foreign = sorted(path.name for path in folders.root.iterdir() if not path.name.startswith("."))
@@ -108,7 +112,7 @@ def locked(folders):
 
 
 def _lock(stream, root):
-    """Lock an open file; False where the drive knows no locks."""
+    """Lock an open file; returns False on a drive without locks."""
     try:
         if fcntl is None:
             raise OSError("no locks on this system")
@@ -123,25 +127,76 @@ def _lock(stream, root):
 
 
 def set_aside(folders):
-    """Rename the folder and the exported model of a run to the next free ``NAME.old-N``; returns the new names.
+    """Rename the folder and the exported model of a run to the next free ``NAME.old-N``; returns the new paths.
 
     Raises:
-        InputError: the run is being trained, or cannot be renamed.
+        InputError: the run is being trained, or a folder cannot be renamed.
     """
-    number, moved = 1, []
     present = [path for path in (folders.root, folders.export) if path.exists()]
-    while any(_old(path, number).exists() for path in present):
+    number = 1
+    while any(_numbered(path, number).exists() for path in present):
         number += 1
     with locked(folders) if folders.root.exists() else nullcontext():
         for path in present:
             try:
-                path.rename(_old(path, number))
+                path.rename(_numbered(path, number))
             except OSError as error:
                 raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
-            moved.append(_old(path, number))
-    return moved
+    return [_numbered(path, number) for path in present]
 
 
-def _old(path, number):
+def _numbered(path, number):
     return path.with_name(f"{path.name}.old-{number}")
 
+
+class Stopped(Exception):
+    """Training has stopped between two steps on request, with everything saved."""
+
+
+class StopRequest:
+    """Whether training should stop after the step in progress: the time is up, or a signal has arrived.
+
+    Args:
+        minutes: time limit, counted from now; 0: none.
+
+    Attributes:
+        signal: number of the signal that asked to stop, or None.
+    """
+
+    def __init__(self, minutes=0.0):
+        self.end = time.monotonic() + 60 * minutes if minutes else float("inf")
+        self.signal = None
+
+    def time_is_up(self):
+        """Whether the time limit has passed."""
+        return time.monotonic() >= self.end
+
+    def due(self):
+        """Whether to stop, for either reason."""
+        return self.signal is not None or self.time_is_up()
+
+    @contextmanager
+    def listening(self):
+        """Let SIGINT and SIGTERM request a stop. A second signal ends the process at once, which leaves no half files.
+
+        Signals that the process ignores, as under ``nohup``, stay ignored.
+        """
+        if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+                  if signal.getsignal(number) != signal.SIG_IGN}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number, _):
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        try:  # without `print`, which the signal may have interrupted
+            os.write(2, b"\nstopping after this step, or the validation in progress; once more to stop at once\n")
+        except OSError:  # stderr is closed
+            pass

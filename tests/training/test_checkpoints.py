@@ -1,8 +1,13 @@
+import keras
 import numpy as np
 import pytest
 
 from cvae_tf.errors import InputError
-from cvae_tf.training.checkpoint import CheckpointFolder
+from cvae_tf.model import unet
+from cvae_tf.model.cvae import CVAE
+from cvae_tf.model.network import Network
+from cvae_tf.model.unet import UNet
+from cvae_tf.training.checkpoint import CheckpointFolder, RunState, named_variables
 
 
 def _arrays(step):
@@ -33,7 +38,7 @@ def test_every_flipped_byte_of_the_arrays_is_noticed_and_the_one_before_used(tmp
         step, arrays = store.load()
         expected = _arrays(step)
         assert arrays.keys() == expected.keys()
-        if step == 2:  # a byte that means nothing, such as a date's
+        if step == 2:  # a byte without meaning, such as a date's
             unnoticed.append(i)
             for name, value in expected.items():
                 np.testing.assert_array_equal(arrays[name], value)
@@ -65,3 +70,118 @@ def test_removing_from_a_step_keeps_those_before(tmp_path):
         store.save(step, _arrays(step))
     store.remove_from(2)
     assert list(store.files()) == [1]
+
+
+# ---------------------------------------------------------------------- variables by name
+
+class Reordered(UNet):
+    """The same network, whose parts, two of them of equal shapes, are made in another order."""
+
+    def __init__(self, width, N_dim):
+        Network.__init__(self)
+        self.width, self.N_dim = width, N_dim
+        self.generator = unet.Generator(width)
+        self.pose_encoder, self.frame_encoder = unet.Encoder(width), unet.Encoder(width)
+        self.decoder_fusion = unet.DecoderFusion(width)
+        self.gaussian_predictor = unet.GaussianPredictor(width, N_dim)
+        self.make_weights()
+
+
+def _compiled(network, optimizer=None):
+    model = CVAE(network)
+    model.compile(optimizer or keras.optimizers.AdamW(1e-3))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return _compiled(UNet(width=4, N_dim=2))
+
+
+def _fill(model, seed):
+    """Give all variables of a model random values, not negative, as some are roots."""
+    random = np.random.default_rng(seed)
+    for variable in named_variables(model).values():
+        variable.assign(np.asarray(10 * random.random(variable.shape)).astype(variable.dtype))
+
+
+def _order(model):
+    paths = {id(weight): path for path, weight in model.network.named_weights().items()}
+    return [paths[id(weight)] for weight in model.trainable_variables]
+
+
+def _update(model):
+    """One update with a gradient for each weight that only its path decides."""
+    gradients = [np.full(weight.shape, len(path) % 7 - 3.0, np.float32)
+                 for path, weight in zip(_order(model), model.trainable_variables, strict=True)]
+    model.optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], model.trainable_variables)
+
+
+def _values(model):
+    return {name: variable.numpy() for name, variable in named_variables(model).items()}
+
+
+def test_a_network_made_in_another_order_continues_with_the_right_weights_and_slots(model, tmp_path):
+    state = RunState(("a", "b"), ((0, 40),))
+    _fill(model, 1)
+    CheckpointFolder(tmp_path).save_run(model, state)
+    other = _compiled(Reordered(width=4, N_dim=2))
+    assert _order(other) != _order(model) and sorted(_order(other)) == sorted(_order(model))
+    assert CheckpointFolder(tmp_path).restore_run(other, state) == int(model.steps)
+    for update in (lambda model: None, _update):
+        update(model)
+        update(other)
+        expected = _values(model)
+        assert _values(other).keys() == expected.keys()
+        for name, value in _values(other).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [
+    keras.optimizers.SGD(1e-3, momentum=0.9), keras.optimizers.Adam(1e-3, amsgrad=True, use_ema=True),
+    keras.optimizers.RMSprop(1e-3, centered=True), keras.optimizers.Nadam(1e-3), keras.optimizers.Lion(1e-3),
+    keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, 10)))],
+    ids=lambda optimizer: optimizer.name)
+def test_each_variable_of_an_optimizer_has_a_name_of_its_own(optimizer, model):
+    model = _compiled(model.network, optimizer)
+    named = named_variables(model)
+    variables = [*model.weights, *optimizer.variables, *(v for mean in model.means.values() for v in mean.variables)]
+    assert {id(variable) for variable in named.values()} == {id(variable) for variable in variables}
+    assert len(named) == len({id(variable) for variable in variables})
+
+
+def test_an_optimizer_with_a_variable_that_has_no_name_is_refused(model):
+    model = _compiled(model.network)
+    model.optimizer.hidden = {"x": model.optimizer.add_variable((), name="hidden_x")}
+    with pytest.raises(ValueError, match="AdamW has .*hidden_x without"):
+        named_variables(model)
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda saved: saved.pop("network/frame_encoder/downs/0/kernel"), "another network or version"),
+    (lambda saved: saved.update({"network/frame_encoder/downs/0/kernel": np.zeros((3, 3, 3, 5))}), "another network"),
+    (lambda saved: [saved.pop(name) for name in list(saved)] and saved.update(v0000=np.zeros(3)), "another network"),
+    (lambda saved: saved.update({"run/sequences": np.array([[0, 39]])}), "frames are not as many or not cut as")])
+def test_a_checkpoint_of_another_network_version_or_footage_is_refused(spoil, message, model, tmp_path):
+    state, store = RunState(("a", "b"), ((0, 40),)), CheckpointFolder(tmp_path)
+    store.save_run(model, state)
+    saved = store.load()[1]
+    spoil(saved)
+    store.save(int(model.steps), saved)
+    before = _values(model)
+    with pytest.raises(InputError, match=f"{message}.*--fresh"):
+        store.restore_run(model, state)
+    for name, value in _values(model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_the_state_of_a_run_is_restored_whole_and_other_footage_is_mentioned(model, tmp_path, capsys):
+    store = CheckpointFolder(tmp_path)
+    state = RunState(("a", "b"), ((0, 40), (40, 9)), best=31.25, rows=[["0", "1.5"], ["1", ""]], seconds=12.5,
+                     last_model_step=7)
+    store.save_run(model, state)
+    restored = RunState(("a", "b"), ((0, 40), (40, 9)))
+    store.restore_run(model, restored)
+    assert restored == state and capsys.readouterr().out == ""
+    store.restore_run(model, RunState(("a", "c"), ((0, 40), (40, 9))))
+    assert "does not continue exactly" in capsys.readouterr().out

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cvae_tf.config import Config
 from cvae_tf.errors import InputError
 from cvae_tf.training import run as runs
 from cvae_tf.training.run import RunFolders, claim, locked, run_folders, set_aside
@@ -15,11 +14,11 @@ from cvae_tf.training.run import RunFolders, claim, locked, run_folders, set_asi
 
 def test_runs_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(run_folders(Config()).root) == "runs/demo-1"
+    assert str(run_folders("demo").root) == "runs/demo-1"
     (tmp_path / "runs" / "demo-1").mkdir(parents=True)
-    folders = run_folders(Config())
+    folders = run_folders("demo")
     assert str(folders.root) == "runs/demo-2" and str(folders.export) == "saved_models/demo-2"
-    named = run_folders(Config(run_dir="here/x", export_dir="there"))
+    named = run_folders("demo", "here/x", "there")
     assert named == RunFolders(named.root, named.export)
     assert (str(named.root), str(named.export)) == ("here/x", "there")
 
@@ -28,16 +27,16 @@ def test_of_two_that_start_at_once_each_claims_its_own_number(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     meanwhile = iter([True, False])
 
-    def overtaken(config):
-        folders = run_folders(config)
+    def overtaken(*names):
+        folders = run_folders(*names)
         if next(meanwhile):
             folders.root.mkdir(parents=True)  # by the other process
         return folders
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "run_folders", overtaken)
-        assert str(claim(Config()).root) == "runs/demo-2"
-    assert str(claim(Config(run_dir="runs/demo-1")).root) == "runs/demo-1"
+        assert str(claim("demo").root) == "runs/demo-2"
+    assert str(claim("demo", "runs/demo-1").root) == "runs/demo-1"
 
 
 def _folders(tmp_path):
@@ -111,6 +110,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="run: is no run, and there is thesis.txt in it"), locked(folders):
         pass
     assert sorted(os.listdir(folders.root)) == [".thesis.1.tmp", "thesis.txt"]
+
+
+def test_a_file_in_the_place_of_a_run_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match="run: cannot be made"):
+        claim("demo", str(tmp_path / "run"))
+    assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_a_run_is_set_aside_whole_and_nothing_is_deleted(tmp_path):
