@@ -1,12 +1,13 @@
-"""Kill a training run again and again, and compare what it ends with: ``python benchmarks/crash_test.py [--kills 50]``.
+"""Kill training runs again and again, and compare their ends: ``python benchmarks/crash_test.py [--kills 50]``.
 
-One run is left alone. Others, with the same settings, are killed (SIGKILL) and started again until they finish: at
-random moments, and while a checkpoint, the metrics, an exported model or the cache of decoded images is being written,
-which shows by the unfinished file on the disk. Then these must be equal, to the bit: the last checkpoint (weights,
-optimiser, counters), both exported models' weights, the metrics but the seconds, the PSNR of each frame and the films;
-and there must be the same files. Exit code 1 if anything differs.
+One run is left alone. Others, with the same settings, are killed (SIGKILL) and started again until they finish. Half of
+the kills come at random moments; the others while a checkpoint, the metrics, an exported model or decoded footage is
+being written, which an unfinished file on the disk shows. At the end these must be equal to the bit: the last
+checkpoint (weights, optimizer, counters), the weights of both exported models, the metrics but the seconds, the PSNR of
+each frame, the films, and the list of files. The exit code is 1 if anything differs.
 """
 
+import argparse
 import csv
 import os
 import random
@@ -21,7 +22,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cvae_tf import errors
-from cvae_tf.config import parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.studio import scene as studio
 from cvae_tf.training.checkpoint import CheckpointFolder
@@ -30,10 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ["--preset", "debug", "--width", "4", "--frame_H", "16", "--frame_W", "32", "--num_epoch", "6",
             "--steps_per_epoch", "6", "--val_every", "3", "--val_vi_len", "12", "--tfr", "0.5", "--checkpoint_minutes",
             "0.005"]
-# Where to kill: the folder, below that of the run's files, and the unfinished file in it that tells the moment.
+# Moments to kill at: a folder, relative to that of the test, and the name of the unfinished file that shows the moment.
 MOMENTS = {"checkpoint": ("run/checkpoints", r"\.step_.*"), "metrics": ("run", r"\.metrics\.csv\..*"),
            "best model": ("", r"\.model\..*"), "last model": ("run", r"\.last_model\..*"),
-           "cache": ("data/.cvae_tf_cache", r"\..*\.npy\..*")}
+           "cache": ("data/.cvae_tf_cache", r"\..*\.tmp")}
 
 
 def start(folder):
@@ -45,7 +45,7 @@ def start(folder):
 
 
 def wait_for(process, folder, moment, delay):
-    """Wait until the process writes what ``moment`` names and ``delay`` seconds more; False where it ends before."""
+    """Wait until the process writes the file of ``moment``, and ``delay`` seconds more; False if it ends before."""
     place, pattern = MOMENTS[moment]
     while process.poll() is None:
         try:
@@ -60,7 +60,7 @@ def wait_for(process, folder, moment, delay):
 
 
 def finish(process, folder):
-    """The end of a run that is left alone.
+    """Wait for the end of a run.
 
     Raises:
         InputError: it failed.
@@ -71,10 +71,10 @@ def finish(process, folder):
 
 
 def left_by(folder):
-    """Everything that a run leaves and that must be equal, by name."""
+    """All results of a run that must be equal, by name."""
     run = folder / "run"
     step, arrays = CheckpointFolder(run / "checkpoints").load()
-    del arrays["rows"]  # of the metrics, compared below without their seconds
+    del arrays["run/rows"]  # of the metrics, compared below without their seconds
     found = {f"checkpoint {step} {name}": array.tobytes() for name, array in arrays.items()}
     for model in (folder / "model", run / "last_model"):
         found[f"weights of {model.name}"] = (model / "variables" / "variables.data-00000-of-00001").read_bytes()
@@ -95,14 +95,15 @@ def new_run(folder, data):
 
 
 def main():
-    parser = parser_for("crash_test.py", "Kill training runs, continue them, and compare them with one left alone.")
-    parser.add_argument("--kills", type=int, default=50, help="how many times to kill")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser = argparse.ArgumentParser(description="Kill training runs, continue them, and compare them with one left "
+                                     "alone.")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     args = parser.parse_args()
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        studio.write_tree(place / "data", 1, 16, 32, length=60)
+        studio.write_tree(place / "data", train=1, length=60, frame_size=(16, 32))
         alone = new_run(place / "alone", place / "data")
         began = time.monotonic()
         finish(start(alone), alone)

@@ -47,15 +47,24 @@ def training(length, height, width):
     import tensorflow as tf
 
     from cvae_tf.config import Config
-    from cvae_tf.data.footage import Clips, Footage
-    from cvae_tf.training.loop import build_model
+    from cvae_tf.data.clips import Clips
+    from cvae_tf.data.footage import Footage
+    from cvae_tf.training.build import build_model
 
     pixels = np.uint8(np.random.default_rng(0).integers(0, 256, (length + 8, height, width, 3)))
     clips = Clips(Footage(pixels, pixels, ((0, len(pixels)),)), length, 4)
     model = build_model(Config(frame_H=height, frame_W=width, train_vi_len=length), clips)
-    batch, step = [tf.constant(array) for array in clips.batch(0)], tf.function(model.train_step)
+    batch = {name: tf.constant(array) for name, array in clips.batch(0).items()}
+    step = tf.function(model.train_step, autograph=False)
     step(batch)
     return {"seconds": seconds_of(lambda: float(step(batch)["loss"])), "peak": peak()}
+
+
+def _loaded(path):
+    from cvae_tf.inference.exported_model import ExportedModel, use_one_thread_if_light
+
+    use_one_thread_if_light(path)  # as the command predict does
+    return ExportedModel(path)
 
 
 def film(length, height=32, width=64):
@@ -64,14 +73,14 @@ def film(length, height=32, width=64):
     from throughput import exported
 
     from cvae_tf.data.film import gif_writer
-    from cvae_tf.inference.predict import PART, Generator
+    from cvae_tf.inference.predict import PART
 
     with tempfile.TemporaryDirectory() as folder:
-        generator = Generator(exported(folder, frame_H=height, frame_W=width))
+        model = _loaded(exported(folder, frame_H=height, frame_W=width))
         random = np.random.default_rng(0)
         poses = random.random((PART, height, width, 3), np.float32)
-        generator.film(poses[0])(poses)  # warm
-        began, before, extend = time.perf_counter(), peak(), generator.film(poses[0])
+        model.film(poses[0])(poses)  # warm
+        began, before, extend = time.perf_counter(), peak(), model.film(poses[0])
         with gif_writer(Path(folder) / "film.gif") as append:
             for start in range(0, length, PART):
                 append(extend(poses[:length - start]))
@@ -83,13 +92,11 @@ def generation(height, width):
     import numpy as np
     from throughput import exported
 
-    from cvae_tf.inference.predict import Generator
-
     with tempfile.TemporaryDirectory() as folder:
-        generator = Generator(exported(folder, frame_H=height, frame_W=width))
+        model = _loaded(exported(folder, frame_H=height, frame_W=width))
         poses = np.random.default_rng(0).random((315, height, width, 3), np.float32)
-        generator(poses[0], poses)
-        return {"seconds": seconds_of(lambda: generator(poses[0], poses)), "peak": peak()}
+        model.generate(poses[0], poses)
+        return {"seconds": seconds_of(lambda: model.generate(poses[0], poses)), "peak": peak()}
 
 
 def decoding(count, ours):
@@ -120,11 +127,12 @@ def feeding(count):
     import numpy as np
 
     from cvae_tf.config import Config
-    from cvae_tf.data.footage import load_footage, training_clips
+    from cvae_tf.training.build import load_data
 
     with tempfile.TemporaryDirectory() as folder:
-        split = Path(folder) / "train"
+        split, val = Path(folder) / "train", Path(folder) / "val"
         split.mkdir()
+        val.mkdir()
         block = np.uint8(np.random.default_rng(0).integers(0, 256, (1000, 32, 64, 3)))
         for kind in ("img", "label"):
             path = split / f"train_{kind}.npy"
@@ -136,8 +144,10 @@ def feeding(count):
             with open(path) as stream:  # from the disk, not from what the system still holds of it
                 os.fsync(stream.fileno())
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for kind in ("img", "label"):
+            np.save(val / f"val_{kind}.npy", block)
         config, began = Config(data_dir=folder), time.perf_counter()
-        clips = training_clips(config, load_footage(config, "train"))
+        clips = load_data(config).clips
         opened = time.perf_counter() - began
         batches = clips.dataset(0, 10_000).as_numpy_iterator()
         next(batches)
@@ -161,7 +171,7 @@ def starting(what):
                    "predict": [root / "predict.py", "--model", root / "saved_models" / "studio",
                                "--output", f"{folder}/film.gif"]}[what]
         if what == "train":
-            studio.write_tree(Path(folder) / "data", 3, 32, 64)
+            studio.write_tree(Path(folder) / "data", 3)
 
         def run():
             with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,

@@ -15,11 +15,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cvae_tf import images, sequences  # noqa: E402
 from cvae_tf.config import STUDIO, studio_of  # noqa: E402
+from cvae_tf.data.images import to_float  # noqa: E402
+from cvae_tf.data.sequences import load_sequences  # noqa: E402
 from cvae_tf.evaluation.metrics import psnr_per_frame  # noqa: E402
 from cvae_tf.evaluation.tables import markdown  # noqa: E402
-from cvae_tf.inference.predict import PART, Generator  # noqa: E402
+from cvae_tf.inference.exported_model import ExportedModel  # noqa: E402
+from cvae_tf.inference.predict import PART  # noqa: E402
 
 
 def megabytes():
@@ -27,9 +29,9 @@ def megabytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def long_film(generator, first_frame, poses, seed):
+def long_film(model, first_frame, poses, seed):
     """Generate all of ``poses`` (T, H, W, 3) in one rollout, in parts: (T, H, W, 3)."""
-    extend = generator.film(first_frame, seed=seed)
+    extend = model.film(first_frame, seed=seed)
     return np.concatenate([extend(poses[start:start + PART]) for start in range(0, len(poses), PART)])
 
 
@@ -37,21 +39,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="saved_models/studio")
     parser.add_argument("--data_dir", default=STUDIO)
-    parser.add_argument("--split", default="test", help="val, test or a folder, as for cvae_tf.evaluation.evaluate")
+    parser.add_argument("--split", default="test", help="val, test or a folder, as for the command evaluate")
     parser.add_argument("--sequences", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    generator = Generator(args.model)
-    found = sequences.load_sequences(args.data_dir, args.split, generator.height, generator.width,
-                                     **studio_of(args.model))
+    model = ExportedModel(args.model)
+    found = load_sequences(args.data_dir, args.split, model.height, model.width, **studio_of(args.model))
     turns = [found[k % len(found)] for k in range(args.sequences)]
-    frames, poses = (np.concatenate([images.to_float(getattr(turn, kind)) for turn in turns])
+    frames, poses = (np.concatenate([to_float(getattr(turn, kind)) for turn in turns])
                      for kind in ("frames", "poses"))
-    alone = {turn.name: psnr_per_frame(images.to_float(turn.frames)[1:],
-                                       long_film(generator, frames[0], images.to_float(turn.poses)[1:], args.seed))
+    alone = {turn.name: psnr_per_frame(to_float(turn.frames)[1:],
+                                       long_film(model, frames[0], to_float(turn.poses)[1:], args.seed))
              for turn in found}
     before = megabytes()
-    film = long_film(generator, frames[0], poses[1:], args.seed)
+    film = long_film(model, frames[0], poses[1:], args.seed)
     scores = np.split(psnr_per_frame(frames[1:], film), np.cumsum([len(turn.poses) for turn in turns])[:-1] - 1)
     rows = [[turn.name, f"{score[-len(alone[turn.name]):].mean():.2f}", f"{alone[turn.name].mean():.2f}"]
             for turn, score in zip(turns, scores, strict=True)]

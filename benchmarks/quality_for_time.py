@@ -33,10 +33,11 @@ def _for_a_turn(step):
 
 
 def _footage(config):
-    from cvae_tf.data import footage as data
+    from cvae_tf.data.images import to_float
+    from cvae_tf.training.build import load_data
 
-    frames, poses = data.load_footage(config, "val").longest(config.val_vi_len)
-    return data.training_clips(config, data.load_footage(config, "train")), frames, poses
+    data = load_data(config)
+    return data.clips, *map(to_float, data.validation)
 
 
 def best(config, model_folder):
@@ -46,13 +47,13 @@ def best(config, model_folder):
 
     from cvae_tf.evaluation.metrics import psnr_per_frame
     from cvae_tf.inference.export import save_model
+    from cvae_tf.training.build import build_model, epoch_schedules
     from cvae_tf.training.callbacks import EpochSchedules
-    from cvae_tf.training.loop import build_model
 
     clips, frames, poses = _footage(config)
     model = build_model(config, clips)
     film = tf.function(model.generate)
-    schedules = EpochSchedules(config)
+    schedules = EpochSchedules(**epoch_schedules(config))
     schedules.set_model(model)
     train_step = tf.function(model.train_step, autograph=False)
     batches = enumerate(clips.dataset(0, clips.first_step(config.num_epoch)))
@@ -85,7 +86,8 @@ def template(config, model_folder):
     import torch
     import torch_lab
 
-    from cvae_tf.data.footage import Clips
+    from cvae_tf.data.clips import Clips
+    from cvae_tf.data.images import to_float
     from cvae_tf.evaluation.metrics import psnr_per_frame
 
     clips, frames, poses = _footage(config)
@@ -98,7 +100,8 @@ def template(config, model_folder):
 
     def step():
         nonlocal steps
-        clip, clip_poses, _ = clips.batch(steps)
+        batch = clips.batch(steps)
+        clip, clip_poses = (to_float(batch[name]).swapaxes(0, 1) for name in ("frames", "poses"))
         eps = torch.randn(length, 2, 12, *frames.shape[1:3])
         torch_lab.train_step(model, optimizer, planes(clip), planes(clip_poses), eps, [False] * length, 1e-3)
         steps += 1

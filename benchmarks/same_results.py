@@ -6,6 +6,7 @@ each, relative to the largest value in its column or array. Exit code 1 above th
 compare the metrics only: the biases before its BatchNorm have no gradient but rounding noise, which Adam scales up.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from cvae_tf import errors
-from cvae_tf.config import parser_for
 from cvae_tf.errors import InputError
 from cvae_tf.files import read_csv
 from cvae_tf.training.checkpoint import CheckpointFolder
@@ -47,7 +47,7 @@ def largest_difference(one, other):
 
 
 def main():
-    parser = parser_for("same_results.py", "Compare the ends of two runs of one configuration.")
+    parser = argparse.ArgumentParser(description="Compare the ends of two runs of one configuration.")
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("other", type=Path, help="folder of another")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference allowed")

@@ -19,9 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from cvae_tf import errors
-from cvae_tf.config import parse_train_args
-from cvae_tf.data.footage import Clips, Footage
-from cvae_tf.training.loop import build_model
+from cvae_tf.cli import train_config
+from cvae_tf.data.clips import Clips
+from cvae_tf.data.footage import Footage
+from cvae_tf.training.build import build_model
 
 REPEATS = 7
 
@@ -44,18 +45,18 @@ def report(name, times, amount, unit):
 
 
 def main():
-    config, *_ = parse_train_args(sys.argv[1:])
+    config, *_ = train_config(sys.argv[1:])
     random = np.random.default_rng(0)
     pictures = np.uint8(random.integers(0, 256, (64 + config.train_vi_len, config.frame_H, config.frame_W, 3)))
     clips = Clips(Footage(pictures, pictures, ((0, len(pictures)),)), config.train_vi_len, config.batch_size)
     model = build_model(config, clips)
-    batch = [tf.constant(x) for x in clips.batch(0)]
+    batch = {name: tf.constant(array) for name, array in clips.batch(0).items()}
     devices = [device.name for device in tf.config.list_physical_devices()]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {', '.join(devices)}; "
           f"TensorFlow {tf.__version__}, Keras {keras.__version__}")
     print(f"network {config.network}, {model.trainable_parameters:,} parameters, batch {config.batch_size}, "
           f"{config.train_vi_len} frames of {config.frame_H}x{config.frame_W}")
-    step = tf.function(model.train_step)
+    step = tf.function(model.train_step, autograph=False)
     for name, ratio in (("teacher-forced", 1.0), ("free-running", 0.0)):
         model.teacher_forcing_ratio.assign(ratio)
         report(f"training step, {name}", measure(lambda: float(step(batch)["loss"])), config.batch_size, "clips")

@@ -91,8 +91,9 @@ def our_side(side, device):
     import tensorflow as tf
 
     from cvae_tf.config import Config
-    from cvae_tf.data.footage import Clips, Footage
-    from cvae_tf.training.loop import build_model
+    from cvae_tf.data.clips import Clips
+    from cvae_tf.data.footage import Footage
+    from cvae_tf.training.build import build_model
 
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
@@ -102,8 +103,8 @@ def our_side(side, device):
     pixels = np.uint8(random.integers(0, 256, (64, HEIGHT, WIDTH, 3)))
     clips = Clips(Footage(pixels, pixels, ((0, len(pixels)),)), CLIP, BATCH)
     model = build_model(config, clips)
-    batch = [tf.constant(array) for array in clips.batch(0)]
-    step, film = tf.function(model.train_step), tf.function(model.generate)
+    batch = {name: tf.constant(array) for name, array in clips.batch(0).items()}
+    step, film = tf.function(model.train_step, autograph=False), tf.function(model.generate)
 
     def train(ratio):
         model.teacher_forcing_ratio.assign(ratio)
@@ -145,7 +146,7 @@ def our_side(side, device):
 def exported(folder, **settings):
     """Export an untrained model of these settings, from another process, into ``folder``; returns its folder."""
     export = ("import json, sys; from cvae_tf.config import Config; from cvae_tf.inference.export import save_model; "
-              "from cvae_tf.model.cvae import CVAE; from cvae_tf.training.loop import build_network; "
+              "from cvae_tf.model.cvae import CVAE; from cvae_tf.training.build import build_network; "
               "config = Config(**json.loads(sys.argv[2])); "
               "save_model(CVAE(build_network(config)), sys.argv[1], config)")
     subprocess.run([sys.executable, "-c", export, f"{folder}/model", json.dumps(settings)], check=True,
@@ -160,17 +161,19 @@ def films_side():
 
     import numpy as np
 
-    from cvae_tf.inference.predict import Generator
+    from cvae_tf.inference.exported_model import ExportedModel, use_one_thread_if_light
 
     with tempfile.TemporaryDirectory() as folder:
-        generator = Generator(exported(folder))
+        path = exported(folder)
+        use_one_thread_if_light(path)  # as the command predict does
+        model = ExportedModel(path)
     random = np.random.default_rng(0)
-    pool = ThreadPoolExecutor(generator.films_at_once)
+    pool = ThreadPoolExecutor(model.films_at_once)
 
     def generate(films, length):
         first, *poses = random.random((1 + length, HEIGHT, WIDTH, 3), np.float32)
         poses = np.stack(poses)
-        list(pool.map(lambda seed: generator(first, poses, seed), range(films)))
+        list(pool.map(lambda seed: model.generate(first, poses, seed), range(films)))
 
     return {name: lambda size=size: generate(*size) for name, size in LONG["unet_films"].items()}
 
@@ -255,7 +258,7 @@ def work_of(network):
 
         poses = part("pose", lambda: network.encode_poses(frames))
         part("encode", lambda: network.frame_encoder(frames[0]))
-        z, _ = part("posterior", lambda: network.posterior(frames, poses))
+        z, _ = part("posterior", lambda: network.predict_gaussian(network.gaussian_predictor, frames, poses))
         context = part("context", lambda: network.encode_context(frames[0]))
         now = tf.nest.map_structure(lambda x: x[0], (frames, network.with_context(poses, context), z))
         part("transition", lambda: network.transition(*now, context))

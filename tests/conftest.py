@@ -1,7 +1,6 @@
 """Shared pieces: small footage, a small model, and the programs as a user starts them."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cvae_tf import cli
 from cvae_tf.data.footage import Footage
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.unet import UNet
@@ -29,29 +29,28 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def give_colours(network):
-    """Random kernels where a built unet begins at 0: fresh, it ignores poses, the frames before and z."""
+    """Random kernels where a fresh U-Net has zeros, with which it would ignore poses, earlier frames and z."""
     if isinstance(network, UNet):
-        for layer in (network.generator.out, *network.generator.sketch.heads):
+        for layer in (network.generator.out, *network.generator.coarse.heads):
             layer.kernel.assign(keras.initializers.GlorotUniform()(layer.kernel.shape))
 
 
-def make_model(network=None, size=(16, 32), lr=1e-3, **options):
-    """A small compiled model; the same weights at every call, but with a ``network`` made under another seed."""
+def make_model(network=None, lr=1e-3, **options):
+    """A small compiled model; without a ``network``, with the same weights at every call."""
     keras.utils.set_random_seed(1)
     network = network or UNet(width=4, N_dim=2)
-    network.build((*size, 3))
     give_colours(network)
     model = CVAE(network, **options)
-    model.compile(keras.optimizers.Adam(lr), jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
+    model.compile(keras.optimizers.Adam(lr))
     return model
 
 
 def random_clip(time=5, batch=2, size=(16, 32), seed=0):
-    """Frames, poses (T, B, H, W, 3) and context (B, H, W, 3), random float32 tensors in [0, 1]."""
+    """A batch of clips of random pixels: ``frames`` and ``poses`` (B, T, H, W, 3) and ``context`` (B, H, W, 3)."""
     random = np.random.default_rng(seed)
-    shape = (time, batch, *size, 3)
-    return tuple(tf.constant(random.random(s, np.float32)) for s in (shape, shape, shape[1:]))
+    shape = (batch, time, *size, 3)
+    return {name: tf.constant(random.random(s, np.float32))
+            for name, s in (("frames", shape), ("poses", shape), ("context", (batch, *size, 3)))}
 
 
 def run_program(*words, cwd, timeout=300):
@@ -75,7 +74,7 @@ def footage():
 def lab_tree(tmp_path_factory):
     """A small data set on disk in the lab's layout: one training sequence, validation and test, 40 frames each."""
     root = tmp_path_factory.mktemp("data") / "LAB4_Dataset"
-    studio.write_tree(root, 1, 32, 64, length=40)
+    studio.write_tree(root, 1, length=40)
     return root
 
 
@@ -88,14 +87,12 @@ class Ended:
 
 @pytest.fixture
 def end_of(tmp_path, monkeypatch, capsys):
-    """Run a program in this process, in ``tmp_path``, to its end: ``end_of("train.py", "--lr", "fast")``."""
-    def run(program, *words):
-        source = ROOT / program if program.endswith(".py") else ROOT / (program.replace(".", "/") + ".py")
+    """Run a command in this process, in ``tmp_path``, to its end: ``end_of("train", "--lr", "fast")``."""
+    def run(command, *words):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
         before = signal.getsignal(signal.SIGTERM)
         try:
-            runpy.run_path(str(source), run_name="__main__")
+            cli.main([command, *map(str, words)])
             code = 0
         except SystemExit as ended:
             code = ended.code

@@ -80,7 +80,7 @@ FLAGS = [
 
 @pytest.mark.parametrize("words, message", FLAGS, ids=[" ".join(words) for words, _ in FLAGS])
 def test_flags_of_training(words, message, end_of, tmp_path):
-    _refused(end_of("train.py", *words), message)
+    _refused(end_of("train", *words), message)
     assert _files(tmp_path) == []
 
 
@@ -162,7 +162,7 @@ def test_data_folders(case, end_of, tmp_path):
     spoil, message = DATA[case]
     spoil(_tree(tmp_path / "data"))
     before = _files(tmp_path)
-    _refused(end_of("train.py", "--preset", "debug", "--data_dir", "data"), message)
+    _refused(end_of("train", "--preset", "debug", "--data_dir", "data"), message)
     assert [path for path in _files(tmp_path) if ".cvae_tf_cache" not in str(path)] == before
 
 
@@ -182,7 +182,7 @@ def test_an_image_without_permission(end_of, tmp_path, request):
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
     request.getfixturevalue("nobody")
-    _refused(end_of("train.py", "--preset", "debug", "--data_dir", "data"), "frame005.png: .*ermission denied")
+    _refused(end_of("train", "--preset", "debug", "--data_dir", "data"), "frame005.png: .*ermission denied")
 
 
 def test_a_folder_that_cannot_be_written(end_of, tmp_path, request):
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written(end_of, tmp_path, request):
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
     request.getfixturevalue("nobody")
-    _refused(end_of("train.py", "--preset", "debug", "--export_dir", "/tmp/model"),
+    _refused(end_of("train", "--preset", "debug", "--export_dir", "/tmp/model"),
              "runs/debug-1: cannot be made .Permission denied.; choose another --run_dir")
 
 
@@ -212,7 +212,7 @@ def _checkpoints(root, damaged):
 
 RUNS = {
     "damaged settings": (lambda root: (_run(root), (root / "config.json").write_text("{\"preset\": ")),
-                         [], "config.json: not a configuration of this program .*; put it back, or .*--fresh"),
+                         [], "config.json: not a configuration of this program .*start over with --fresh"),
     "settings of another program": (lambda root: (_run(root), (root / "config.json").write_text('{"gpus": 8}')),
                                     [], "config.json: not a configuration of this program"),
     "another network": (lambda root: _run(root, width=8), ["--preset", "debug", "--width", "16"],
@@ -230,8 +230,8 @@ RUNS = {
         lambda root: (_run(root, max_frames=64), (root / "checkpoints").mkdir(),
                       (root / "checkpoints" / "ckpt-9.index").write_bytes(b"x")), [],
         "none of the 1 checkpoints there can be read.*--fresh"),
-    "checkpoint of other footage": (lambda root: (_run(root, max_frames=64), _checkpoints(root, False)), [],
-                                    "the training frames are not as many or not cut as when this run was begun"),
+    "checkpoint of another version": (lambda root: (_run(root, max_frames=64), _checkpoints(root, False)), [],
+                                      "checkpoint at step 3 is of another network or version.*--fresh"),
     "foreign folder": (lambda root: (root.mkdir(), (root / "thesis.txt").write_text("mine")), ["--max_frames", "64"],
                        "run: is no run, and there is thesis.txt in it; choose another --run_dir"),
     "model without checkpoints": (lambda root: (_run(root, max_frames=64), (root / "last_model").mkdir()), [],
@@ -255,7 +255,7 @@ def test_runs(case, end_of, tmp_path):
     make, words, message = RUNS[case]
     make(tmp_path / "run")
     before = _files(tmp_path)
-    _refused(end_of("train.py", "--run_dir", "run", *words), message)
+    _refused(end_of("train", "--run_dir", "run", *words), message)
     assert _files(tmp_path) == before
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks count, against another library's counting."""
+"""The operations that the benchmarks count, against the count of another library; and their processes."""
 
 import sys
 
@@ -27,7 +27,6 @@ def test_operations_of_the_labs_network_are_those_that_pytorch_counts():
 
     features, pose, z = torch.zeros(1, 128, 32, 64), torch.zeros(1, 32, 32, 64), torch.zeros(1, 12, 32, 64)
     network = LabNetwork()
-    network.build((32, 64, 3))
     ours = {name: operations for name, (operations, _) in throughput.work_of(network).items()}
     encode = count(lambda: model.frame_transformation(frame))
     assert ours == {

@@ -1,46 +1,47 @@
-"""What the documents tell a user to type must be accepted by the programs."""
+"""What the documents tell a user to type must be accepted by the programs, and the example must run."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
 
-from cvae_tf.config import parse_train_args
-from cvae_tf.evaluation import evaluate
-from cvae_tf.experiments import compare, study
-from cvae_tf.inference import predict as prediction
-from cvae_tf.lab import export_torch, import_torch
+from cvae_tf import cli
 
+README = (ROOT / "README.md").read_text()
 NOTEBOOK = json.loads((ROOT / "notebooks" / "colab.ipynb").read_text())
-SHOWN = (ROOT / "README.md").read_text() + "\n" + "\n".join(
+SHOWN = README + "\n" + "\n".join(
     "".join(cell["source"]).replace("!", "") for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
-PARSERS = {"cvae_tf.lab.import_torch": import_torch.parse_args, "cvae_tf.lab.export_torch": export_torch.parse_args,
-           "train.py": parse_train_args, "predict.py": prediction.parse_args, "cvae_tf.evaluation.evaluate": evaluate.parse_args,
-           "cvae_tf.experiments.compare": compare.parse_args, "cvae_tf.experiments.study": study.parse_args}
-COMMANDS = sorted(set(re.findall(r"^python (?:-m )?((?:train\.py|predict\.py|cvae_tf\.(?!studio)\w+).*)$", SHOWN,
-                                 re.MULTILINE)))
+COMMANDS = sorted(set(re.findall(r"^(?:python -m cvae_tf|cvae-tf|python(?= \w+\.py)) +(.+)$", SHOWN, re.MULTILINE)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_in_readme_and_notebook_are_accepted(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program, *words = shlex.split(command)
-    PARSERS[program](words)
+    cli.parse([program.removesuffix(".py"), *words])
 
 
-def test_flags_named_in_the_readme_exist():
-    known = "".join((ROOT / "cvae_tf" / f"{name}.py").read_text()
-                    for name in ("config", "prediction", "evaluate", "compare", "study", "import_torch"))
-    flags = set(re.findall(r"`--([a-z_A-Z]+)", (ROOT / "README.md").read_text())) - {"help"}
-    assert len(flags) > 5
-    for flag in {flag.removeprefix("no_") for flag in flags}:
-        assert f" {flag}: " in known or f"--{flag}\"" in known, flag
+def test_the_documents_show_commands():
+    assert {command.split()[0] for command in COMMANDS} >= {"train.py", "predict.py", "evaluate", "compare", "study",
+                                                            "import-torch", "export-torch"}
 
 
-def test_files_named_in_the_readme_exist():
-    for name in set(re.findall(r"`((?:cvae_tf|notebooks|benchmarks|\.ci)/[\w./]+)", (ROOT / "README.md").read_text())):
+def test_flags_named_in_the_readme_exist(capsys):
+    for command in cli.COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.parse([command, "--help"])
+    known = set(re.findall(r"--(\w+)", capsys.readouterr().out))
+    flags = set(re.findall(r"`--(\w+)", README))
+    assert len(flags) > 5 and flags <= known | {"kills"}, flags - known
+
+
+def test_files_and_folders_named_in_the_readme_exist():
+    for name in set(re.findall(r"`((?:cvae_tf|notebooks|benchmarks|docs|\.ci)/[\w./]*)", README)):
         assert (ROOT / name).exists(), name
 
 
@@ -49,3 +50,21 @@ def test_notebook_holds_no_outputs_and_no_logic():
         if cell["cell_type"] == "code":
             assert cell["outputs"] == [] and cell["execution_count"] is None
             assert not re.search(r"^\s*(def|for|while|if|class)\b", "".join(cell["source"]), re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_example_in_the_readme_runs_and_learns(tmp_path):
+    example = re.search(r"^## From Python\n+```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1]
+    check = """
+import numpy as np
+truth = studio.val.frames[1:] / 255
+assert film.shape == (1, *truth.shape) and 0 <= np.min(film) and np.max(film) <= 1
+errors = [np.mean((np.asarray(x) - truth) ** 2) for x in (film[0], truth[:1])]
+assert errors[0] < 0.5 * errors[1], errors
+keras.models.load_model("mine.keras")
+again = cvae_tf.ExportedModel("saved_models/mine").generate(studio.val.frames[0], studio.val.poses[1:], seed=0)
+np.testing.assert_allclose(again, film[0], atol=1e-4)
+"""
+    done = subprocess.run([sys.executable, "-c", example + check], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,1 +1,1 @@
-"""What the lab's PyTorch template has: its network, optimiser, checkpoints and submission file."""
+"""Counterparts of the lab's PyTorch template: its network, optimizer, checkpoints and submission file."""

@@ -1,19 +1,21 @@
-"""The lab's optimiser."""
+"""The lab's optimizer."""
 
 import keras
 import tensorflow as tf
 
 
+@keras.saving.register_keras_serializable("cvae_tf.lab")
 class Adam(keras.optimizers.Adam):
-    """Adam as PyTorch computes it: epsilon joins the root of the second moment after its bias correction, not before.
+    """Adam as PyTorch computes it: epsilon is added to the root of the second moment after bias correction, not before.
 
-    Keras's own takes, in its first steps, an epsilon up to 30 times as large: enough for a run to leave PyTorch's path.
+    In the first steps, Keras's own Adam has an effective epsilon up to 30 times as large. That is enough for a run to
+    leave PyTorch's path.
     """
 
     def update_step(self, gradient, variable, learning_rate):
         epsilon = self.epsilon
         step = tf.cast(self.iterations + 1, variable.dtype)
-        self.epsilon = epsilon * tf.sqrt(1 - self.beta_2**step)  # which Keras divides by that root
+        self.epsilon = epsilon * tf.sqrt(1 - self.beta_2**step)  # Keras divides by the same root
         try:
             super().update_step(gradient, variable, learning_rate)
         finally:

@@ -1,25 +1,26 @@
-"""The lab's test protocol: a film of each test sequence from one frame and its poses, and the submission file.
-
-``python predict.py --model saved_models/NAME --data_dir ROOT --split test --out DIR [--csv submission.csv]``
-"""
+"""The lab's test protocol: a film of each test sequence from one frame and its poses, and the submission file."""
 
 from pathlib import Path
 
 import numpy as np
 
+from cvae_tf.config import check_ranges
 from cvae_tf.data import images
 from cvae_tf.data.film import to_uint8, write_gif
 from cvae_tf.data.sequences import sequence_folders, split_folder
 from cvae_tf.errors import InputError
 from cvae_tf.files import check_writable, write_csv
-from cvae_tf.inference.predict import Generator, newest_model
+from cvae_tf.inference.exported_model import ExportedModel
 
 
-def test_sequences(data_dir, split):
-    """(name, path of the given frame, paths of the poses) of each sequence, in the order of their numbers.
+def list_test_sequences(data_dir, split="test"):
+    """List the sequences of a split by their folders, ``*_img/NAME`` and ``*_label/NAME``.
 
-    They are found by their folders, ``*_img/NAME`` and ``*_label/NAME``; of the images, the first is the given frame.
-    The first pose is the given frame's own, wherever the numbers start, as in the lab.
+    The first image of a sequence is the given frame. The first pose is the given frame's own, whatever its number, as
+    in the lab.
+
+    Returns:
+        A list of (name, path of the given frame, paths of the poses), in the order of the sequences' numbers.
 
     Raises:
         InputError: a folder is missing or empty, or a sequence has fewer than two poses or a gap in their numbers.
@@ -39,36 +40,51 @@ def test_sequences(data_dir, split):
     return found
 
 
-def predict_split(args):
-    """Generate every sequence of a split and write its film, ``pred_seqNAME.gif``, and with ``--csv`` the file.
+def predict_split(model, data_dir, split="test", out="predictions", csv=None, *, seed=0, temperature=1.0, fps=20,
+                  scale=4):
+    """Generate every sequence of a split, and write its film ``pred_seqNAME.gif`` and the submission file.
 
-    Film and rows of a sequence begin with the given frame: 630 rows for the lab's 630 poses. A row is its ``id``,
-    counted over all sequences, and the frame's values from 0 to 255 in the order channel, height, width. Differs from
-    the lab: values are clipped before they are rounded.
+    Film and rows of a sequence begin with the given frame, which makes 630 rows for the lab's 630 poses. A row has its
+    ``id``, counted over all sequences, and the values of the frame from 0 to 255 in the order channel, height, width.
+    Unlike in the lab, values are clipped before they are rounded.
+
+    Args:
+        model: folder of an exported model, or an `ExportedModel`.
+        data_dir: folder of the data set in the lab's layout.
+        split: ``"test"``, ``"val"``, or a folder that holds ``*_img`` and ``*_label``.
+        out: folder of the films.
+        csv: submission file; None: none is written.
+        seed: of the latents, from 0.
+        temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
+        fps: frames per second, from 1 to 50.
+        scale: size of a frame's pixel in the film, from 1 to 32 pixels.
 
     Raises:
-        InputError: an input is missing or unreadable, or an output cannot be written.
+        InputError: a value is out of range, an input is missing or unreadable, or an output cannot be written.
     """
-    if args.csv is not None:
-        folder = Path(args.csv).absolute().parent
-        if folder != Path(args.out).absolute() and not folder.is_dir():
-            raise InputError(f"{args.csv}: there is no folder {folder}; make it, or choose another --csv")
-        check_writable(args.csv, "--csv")
-    check_writable(Path(args.out) / "pred_seq0.gif", "--out")
-    path = Path(args.model) if args.model else newest_model()
-    sequences = test_sequences(args.data_dir, args.split)
-    generate = Generator(path)
-    films = []
+    check_ranges(dict(seed=(0, 2**31 - 1), temperature=(0, 100), fps=(1, 50), scale=(1, 32)), seed=seed,
+                 temperature=temperature, fps=fps, scale=scale)
+    out = Path(out)
+    if csv is not None:
+        folder = Path(csv).absolute().parent
+        if folder != out.absolute() and not folder.is_dir():
+            raise InputError(f"{csv}: there is no folder {folder}; make it, or choose another --csv")
+        check_writable(csv, "--csv")
+    check_writable(out / "pred_seq0.gif", "--out")
+    sequences = list_test_sequences(data_dir, split)
+    if not isinstance(model, ExportedModel):
+        model = ExportedModel(model)
+    size, films = (model.height, model.width), []
     for name, first, poses in sequences:
-        given = images.to_float(images.read_image(first, generate.height, generate.width))
-        drawn = images.to_float(images.read_images(poses, generate.height, generate.width))
-        film = to_uint8(np.concatenate([given[None], generate(given, drawn[1:], args.seed, args.temperature)]))
-        gif = Path(args.out) / f"pred_seq{name}.gif"
-        write_gif(gif, film, fps=args.fps, scale=args.scale)
-        print(f"{gif}: {len(film)} frames by {path}", flush=True)
+        given = images.to_float(images.read_image(first, *size))
+        generated = model.generate(given, images.read_images(poses, *size)[1:], seed, temperature)
+        film = to_uint8(np.concatenate([given[None], generated]))
+        gif = out / f"pred_seq{name}.gif"
+        write_gif(gif, film, fps=fps, scale=scale)
+        print(f"{gif}: {len(film)} frames by {model.path}", flush=True)
         films.append(film)
-    if args.csv is not None:
+    if csv is not None:
         pixels = np.concatenate(films).transpose(0, 3, 1, 2)
         rows = pixels.reshape(len(pixels), -1)
-        write_csv(args.csv, ["id", *range(rows.shape[1])], ([i, *row.tolist()] for i, row in enumerate(rows)))
-        print(f"{args.csv}: {len(rows)} rows of {rows.shape[1]} values")
+        write_csv(csv, ["id", *range(rows.shape[1])], ([i, *row.tolist()] for i, row in enumerate(rows)))
+        print(f"{csv}: {len(rows)} rows of {rows.shape[1]} values")

@@ -98,18 +98,18 @@ class CVAE(keras.Model):
         return cls(**config | {"network": keras.saving.deserialize_keras_object(config["network"])})
 
     def fit(self, x=None, *args, **kwargs):
-        if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # Keras cannot shuffle a data set, and warns
+        if isinstance(x, tf.data.Dataset) or hasattr(x, "__next__"):
+            kwargs.setdefault("shuffle", False)  # Keras cannot shuffle a data set or a generator, and warns
         with range_errors():
-            return super().fit(x, *args, **kwargs)
+            return super().fit(_in_tuples(x), *args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, x=None, *args, **kwargs):
         with range_errors():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(_in_tuples(x), *args, **kwargs)
 
-    def predict(self, *args, **kwargs):
+    def predict(self, x, *args, **kwargs):
         with range_errors():
-            return super().predict(*args, **kwargs)
+            return super().predict(_in_tuples(x), *args, **kwargs)
 
     @property
     def metrics(self):
@@ -209,8 +209,9 @@ class CVAE(keras.Model):
         self.steps.assign_add(1)
         for name, value in (terms | {"grad_norm": norm}).items():
             self.means[name].update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, tf.float32))
-        return {**{name: self.means[name].result() for name in (*terms, "grad_norm")}, "beta": self.beta.value,
-                "tfr": self.teacher_forcing_ratio.value, "lr": rate, "skipped": self.skipped.value}
+        return {**{name: self.means[name].result() for name in (*terms, "grad_norm")}, "lr": rate,
+                "beta": tf.identity(self.beta), "tfr": tf.identity(self.teacher_forcing_ratio),
+                "skipped": tf.identity(self.skipped)}
 
     def _mean_over_replicas(self, *tensors):
         """The means over all replicas of ``tf.distribute``, so that all of them clip and skip alike."""
@@ -470,6 +471,13 @@ def as_seed(seed):
     """A seed as TensorFlow's stateless operations take it: (2,) int32; an integer k is the pair (0, k)."""
     seed = tf.convert_to_tensor(seed, tf.int32)
     return seed if seed.shape.rank == 1 else tf.stack([0, seed])
+
+
+def _in_tuples(x):
+    """A generator of dicts as one of tuples, which Keras takes; any other ``x`` as it is."""
+    if not hasattr(x, "__next__"):
+        return x
+    return ((batch,) if isinstance(batch, dict) else batch for batch in x)
 
 
 def _swap_time(frames):

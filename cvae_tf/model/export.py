@@ -68,6 +68,7 @@ def _in_float32(model):
     network = model.network
     if network.dtype_policy.name == "float32":
         return model
-    copy = type(network).from_config(network.get_config() | {"dtype": "float32"})
-    copy.set_weights(network.get_weights())
-    return type(model).from_config(model.get_config() | {"network": keras.saving.serialize_keras_object(copy)})
+    in_float32 = type(network).from_config(network.get_config() | {"dtype": "float32"})
+    copy = type(model).from_config(model.get_config() | {"network": keras.saving.serialize_keras_object(in_float32)})
+    copy.network.set_weights(network.get_weights())
+    return copy

@@ -48,7 +48,7 @@ def range_errors():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"\w+ has values out of range; [^\n\]]+", str(error))
+        found = re.search(r"\w+ has values out of range; .*? floats outside of it", str(error))
         if not found:
             raise
         raise ValueError(found[0]) from error

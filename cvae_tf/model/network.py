@@ -40,6 +40,13 @@ def weights_by_path(layer):
     return {variable.name: variable for variable in layer.weights if id(variable) not in below} | found
 
 
+class Part(keras.layers.Layer):
+    """Base of the layers of a network: one that is made of other layers, which make their weights at the first call."""
+
+    def build(self, *shapes):
+        """Nothing. Otherwise Keras would trace every layer that holds others once more for each level of nesting."""
+
+
 class Network(keras.layers.Layer):
     """Base of `UNet` and the lab's network. A network has all of its weights as soon as it is made.
 

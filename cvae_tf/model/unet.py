@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from cvae_tf.model import defaults
-from cvae_tf.model.network import Network, over_time
+from cvae_tf.model.network import Network, Part, over_time
 
 register = keras.saving.register_keras_serializable("cvae_tf")
 
@@ -34,7 +34,7 @@ def _centred(image):
 
 
 @register
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Part):
     """Two 3x3 convolutions with LeakyReLU, plus the input."""
 
     def __init__(self, channels, **kwargs):
@@ -47,7 +47,7 @@ class ResidualBlock(keras.layers.Layer):
 
 
 @register
-class Encoder(keras.layers.Layer):
+class Encoder(Part):
     """An image (B, H, W, 3) -> its features at 1/2, 1/4 and 1/8 of its size: (width, 2 width, 3 width) channels."""
 
     def __init__(self, width, **kwargs):
@@ -64,7 +64,7 @@ class Encoder(keras.layers.Layer):
 
 
 @register
-class GaussianPredictor(keras.layers.Layer):
+class GaussianPredictor(Part):
     """Features of a frame and its pose -> mean and log variance of the latent, each (B, 1, 1, N).
 
     The latent is one vector for the whole frame. The cells of a map would be drawn independently, and paint one shirt
@@ -94,7 +94,7 @@ class GaussianPredictor(keras.layers.Layer):
 
 
 @register
-class PixelShuffleUp(keras.layers.Layer):
+class PixelShuffleUp(Part):
     """Twice the size: a 1x1 convolution to four times the channels, laid out as 2x2 pixels."""
 
     def __init__(self, channels, **kwargs):
@@ -106,7 +106,7 @@ class PixelShuffleUp(keras.layers.Layer):
 
 
 @register
-class ConcatConv(keras.layers.Layer):
+class ConcatConv(Part):
     """A 3x3 convolution of three concatenated inputs: features in motion, the pose, and the context frame.
 
     It is computed as the sum of three convolutions, because two of them need no generated frame: ``pose`` runs once for
@@ -127,7 +127,7 @@ class ConcatConv(keras.layers.Layer):
 
 
 @register
-class DecoderFusion(keras.layers.Layer):
+class DecoderFusion(Part):
     """Features of the previous frame, z, and the conditioning on pose and context, fused from 1/8 to 1/2 of the size.
 
     z also scales the channels at each scale (FiLM: Perez et al., 2018, arXiv:1709.07871). If z were only added, the
@@ -155,7 +155,7 @@ class DecoderFusion(keras.layers.Layer):
 
 
 @register
-class MultiScaleHead(keras.layers.Layer):
+class MultiScaleHead(Part):
     """The output as the feature maps at 1/8, 1/4 and 1/2 give it, each added to the one before: (B, H, W, channels).
 
     Without this head all of the output passes through the few channels at full size, which learn edges first. With it,
@@ -175,7 +175,7 @@ class MultiScaleHead(keras.layers.Layer):
 
 
 @register
-class Generator(keras.layers.Layer):
+class Generator(Part):
     """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
     The layers that give colours and mask start at 0, so that the first frames are half the context frame and half grey.

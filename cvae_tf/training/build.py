@@ -93,8 +93,9 @@ def learning_rate(schedule, highest, first_step, num_epoch):
     schedules = keras.optimizers.schedules
     if schedule == "cosine":
         steps = first_step(num_epoch)
-        climb = max(1, steps // 50)
-        return schedules.CosineDecay(0.0, max(1, steps - climb), alpha=0.01, warmup_target=highest, warmup_steps=climb)
+        climb = max(1, steps // 50)  # steps up to the highest rate; the first of them already learns
+        warmup = {"warmup_target": highest, "warmup_steps": climb - 1} if climb > 1 else {}
+        return schedules.CosineDecay(highest / climb, max(1, steps - climb), alpha=0.01, **warmup)
     if schedule == "milestones":
         # A boundary is the last step with the rate before it.
         boundaries = [first_step(epoch) - 1 for epoch in MILESTONES]

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from cvae_tf.model.rollout import rollout
+from cvae_tf.model.rollout import in_chunks, rollout
 
 
 def _cell(previous, now):
@@ -23,7 +23,7 @@ def test_free_running_feeds_each_frame_to_the_next_step():
     np.testing.assert_allclose(rollout(_cell, first, inputs), expected, rtol=1e-6)
 
 
-def test_forcing_is_decided_for_each_clip_and_instant():
+def test_teacher_forcing_is_decided_for_each_clip_and_time_step():
     first, inputs = _inputs()
     truth = tf.constant(np.random.default_rng(1).random((4, 2, 2, 2, 3), np.float32))
     forced = np.array([[True, False], [False, False], [True, True], [False, True]])
@@ -36,7 +36,7 @@ def test_forcing_is_decided_for_each_clip_and_instant():
     np.testing.assert_allclose(rollout(_cell, first, inputs, truth, tf.constant(forced)), expected, rtol=1e-6)
 
 
-def test_written_out_the_loop_gives_the_same_frames():
+def test_the_unrolled_loop_gives_the_same_frames():
     first, inputs = _inputs()
     truth, forced = inputs + 1, tf.constant([[True, False], [False, False], [True, True], [False, True]])
     np.testing.assert_array_equal(rollout(_cell, first, inputs, unrolled=True), rollout(_cell, first, inputs))
@@ -58,3 +58,12 @@ def test_length_may_differ_from_call_to_call_of_one_graph():
                         input_signature=[tf.TensorSpec((None, 2, 2, 3)), tf.TensorSpec((None, None, 2, 2, 3))])
     np.testing.assert_allclose(graph(first, inputs)[:3], graph(first, inputs[:3]))
     assert graph(first, inputs[:1]).shape[0] == 1
+
+
+def test_chunks_follow_each_other_to_the_end_and_hand_on_what_they_carry():
+    def visit(start, count, digits):
+        return count + 1, 10 * digits + start
+
+    for length, chunk, count, digits in ((7, 3, 3, 36), (6, 3, 2, 3), (1, 3, 1, 0), (2, 1, 2, 1)):
+        found = in_chunks(visit, tf.constant(length), chunk, tf.constant(0), tf.constant(0))
+        assert [int(value) for value in found] == [count, digits]

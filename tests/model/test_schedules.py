@@ -1,17 +1,17 @@
 import pytest
 
-from cvae_tf.model.schedules import beta_table, teacher_forcing_ratio
+from cvae_tf.model.schedules import beta_table, constant, cyclical, linear_decay, milestone_factor, monotonic
 
 
 def test_cyclical_table_of_two_cycles():
     assert beta_table("Cyclical", 10, 2, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8] * 2, abs=1e-12)
 
 
-def test_cyclical_table_of_the_seed_never_reaches_its_top():
+def test_cyclical_table_of_the_lab_never_reaches_its_top():
     climb = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     table = beta_table("Cyclical", 70, 7, 1.0)
     assert table == pytest.approx(climb * 7, abs=1e-12)
-    assert table[3] == 0.30000000000000004  # summed up step by step, as the seed does
+    assert table[3] == 0.30000000000000004  # summed up step by step, as the lab does
 
 
 def test_cyclical_table_with_a_period_that_is_no_integer():
@@ -52,10 +52,21 @@ def test_unknown_kind_is_refused():
         beta_table("Linear", 3, 1, 1.0)
 
 
-def test_teacher_forcing_of_the_seed():
-    ratios = [teacher_forcing_ratio(epoch, 1.0, 10, 0.1) for epoch in (0, 9, 10, 11, 14, 19, 20, 69)]
-    assert ratios == pytest.approx([1, 1, 0.9, 0.8, 0.5, 0, 0, 0], abs=1e-12)
+def test_each_kind_of_table_is_one_of_the_public_functions():
+    assert beta_table("Cyclical", 10, 3, 0.5, start=2) == cyclical(10, cycles=3, stop=0.5, start=2)
+    assert beta_table("Monotonic", 10, 3, 0.5, start=2) == monotonic(10, stop=0.5, start=2)
+    assert beta_table("WithoutKL", 10, 3, 0.5, start=2) == constant(10, stop=0.5, start=2)
+
+
+def test_teacher_forcing_falls_as_in_the_lab():
+    ratio = linear_decay(1.0, first_epoch=10, step=0.1)
+    assert [ratio(epoch) for epoch in (0, 9, 10, 11, 14, 19, 20, 69)] == pytest.approx(
+        [1, 1, 0.9, 0.8, 0.5, 0, 0, 0], abs=1e-12)
 
 
 def test_teacher_forcing_is_never_negative():
-    assert teacher_forcing_ratio(50, 0.5, 0, 0.3) == 0.0
+    assert linear_decay(0.5, first_epoch=0, step=0.3)(50) == 0.0
+
+
+def test_the_learning_rate_falls_to_a_tenth_at_each_milestone():
+    assert [milestone_factor(epoch) for epoch in range(7)] == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])

@@ -1,0 +1,5 @@
+"""``python -m cvae_tf COMMAND``."""
+
+from cvae_tf.cli import main
+
+main()

@@ -1,0 +1,354 @@
+"""Every command line: ``python -m cvae_tf COMMAND``, which is ``cvae-tf COMMAND`` once the package is installed.
+
+A command reads its flags here and calls a function of the package with named arguments. The function is imported when
+it is called: ``--help``, ``--dry_run`` and a mistyped flag do not wait for TensorFlow.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+from cvae_tf import __version__, errors
+from cvae_tf.config import PRESETS, STUDIO, Config, load_config
+from cvae_tf.errors import InputError
+
+SCRIPTS = ("train.py", "predict.py")
+
+
+def main(argv=None):
+    """Run a command line. Bad input ends the process with one line on stderr and exit code 2.
+
+    Args:
+        argv: list of words after the program's name; None: those of this process.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of TensorFlow's log, only errors
+    errors.run(lambda: parse(sys.argv[1:] if argv is None else argv)())
+
+
+def parse(argv):
+    """Read a command line.
+
+    Args:
+        argv: list of words: a command and its flags.
+
+    Returns:
+        A function without arguments that does what the command line asks for.
+
+    Raises:
+        InputError: an unknown command, an unknown or missing flag, or a value of another type.
+        SystemExit: after ``--help``.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        return partial(print, _overview())
+    if argv[0] == "--version":
+        return partial(print, __version__)
+    command = argv[0].replace("_", "-")
+    if command not in COMMANDS:
+        raise InputError(f"the command must be one of {', '.join(COMMANDS)}, received '{argv[0]}'")
+    _, read = COMMANDS[command]
+    return read(argv[1:])
+
+
+def train_config(argv):
+    """Read the flags of the command ``train``.
+
+    Args:
+        argv: list of words, without the command.
+
+    Returns:
+        ``(config, dry_run, fresh)``: a `Config` of the flags over their preset over the defaults; whether only to print
+        the configuration; and whether to start over. Without ``--preset`` and ``--fresh``, an existing ``--run_dir``
+        is continued: the configuration of the run takes the place of the preset.
+
+    Raises:
+        InputError: an unknown flag, preset or choice, or a value out of range.
+    """
+    parser = _Parser("train")
+    parser.switch("dry_run", "print the configuration as JSON and stop")
+    parser.switch("fresh", "set an existing run in --run_dir aside under another name, and start over")
+    groups = {}
+    for spec in dataclasses.fields(Config):
+        name = spec.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        _add_setting(groups[name], spec)
+    args = vars(parser.parse_args(argv))
+    dry_run, fresh = args.pop("dry_run"), args.pop("fresh")
+    if fresh and not args.get("run_dir"):
+        raise InputError("--fresh needs the --run_dir to start over")
+    if args.get("preset", "demo") not in PRESETS:
+        raise InputError(f"--preset must be one of {', '.join(PRESETS)}, received '{args['preset']}'")
+    existing = Path(args.get("run_dir", "")) / "config.json"
+    if "preset" not in args and args.get("run_dir") and not fresh and existing.exists():
+        try:
+            base = dataclasses.asdict(load_config(existing))
+        except InputError as error:
+            raise InputError(f"{error}; put the file back, or start over with --fresh") from error
+        del base["max_minutes"]  # the limit of an earlier session
+    else:
+        base = PRESETS[args.get("preset", "demo")]
+    return Config(**{**base, **args}), dry_run, fresh
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser for the flags of a command. Its errors are `InputError`, one line without the usage text."""
+
+    def __init__(self, command, more=""):
+        summary, _ = COMMANDS[command]
+        script = Path(sys.argv[0]).name
+        program = "cvae-tf" if script.startswith("cvae-tf") else "python -m cvae_tf"
+        super().__init__(prog=f"python {script}" if script in SCRIPTS else f"{program} {command}", allow_abbrev=False,
+                         description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, and `parse_args` too; dashes in the names of flags stand for underscores."""
+        words = [re.sub(r"^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), str(word)) for word in args]
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message):
+        raise InputError(f"{message}; see {self.prog} --help")
+
+    def flag(self, name, text, default=None, **options):
+        """Add ``--name``, a value of the type of its default, or a string."""
+        if default is not None:
+            text, options["type"] = f"{text} [{default}]", type(default)
+        self.add_argument(f"--{name}", help=text, default=default, **options)
+
+    def switch(self, name, text):
+        """Add ``--name``, which is off unless given."""
+        self.add_argument(f"--{name}", help=text, action="store_true")
+
+    def frame_size(self):
+        self.flag("frame_H", "frame height in pixels", 32)
+        self.flag("frame_W", "frame width in pixels", 64)
+
+
+def _add_setting(group, spec):
+    """Add the flag of a field of `Config`. Only given flags are in the result, so that the preset decides the rest."""
+    text = spec.metadata["help"].replace("%", "%%")
+    options = {"default": argparse.SUPPRESS, "help": text}
+    if spec.type is bool:
+        group.add_argument(f"--{spec.name}", action="store_true", **options)
+        group.add_argument(f"--no_{spec.name}", action="store_false", dest=spec.name, default=argparse.SUPPRESS,
+                           help=f"off: {text}")
+        return
+    if not text.endswith("]"):
+        options["help"] = f"{text} [{spec.default}]"
+    choices = tuple(PRESETS) if spec.name == "preset" else spec.metadata["choices"]
+    metavar = "{" + ",".join(choices) + "}" if choices else spec.type.__name__.upper()
+    group.add_argument(f"--{spec.name}", type=spec.type, metavar=metavar, **options)
+
+
+# ---------------------------------------------------------------------- commands: words -> a function to call
+
+def _train(words):
+    config, dry_run, fresh = train_config(words)
+    if dry_run:
+        return partial(print, config.to_json(), end="")
+
+    def run():
+        from cvae_tf.training.loop import train
+
+        train(config, fresh)
+
+    return run
+
+
+def _predict(words):
+    parser = _Parser("predict", "Without flags: the newest model, and the validation sequence of the studio.")
+    _add_model(parser)
+    parser.flag("first_frame", "PNG file of the given frame [the first of --truth]")
+    parser.flag("poses", f"folder of drawn poses, PNG, or '{STUDIO}' [{STUDIO}]")
+    parser.flag("truth", "folder of the true frames, named like the poses, to compare with")
+    parser.flag("output", "film to write: .gif, .mp4, or a name without ending for a folder of PNG files; PSNR curve "
+                "and table go beside the film [prediction.gif]")
+    parser.flag("samples", "number of films, drawn side by side [1]", type=int)
+    _add_latents(parser)
+    parser.flag("fps", "frames per second", 20.0)
+    parser.flag("scale", "size of a frame's pixel in the film, in pixels", 4)
+    split = parser.add_argument_group("the test sequences of a data set, instead of one film")
+    split.add_argument("--data_dir", help="folder of the data set in the lab's layout")
+    split.add_argument("--split", help="split of the data set, or a folder that holds *_img and *_label [test]")
+    split.add_argument("--out", help="folder of the GIFs to write [predictions]")
+    split.add_argument("--csv", help="submission file of the lab to write [none]")
+    args = vars(parser.parse_args(words))
+    given = {name: value for name, value in args.items() if value is not None}
+    one_film, test_sequences = ("first_frame", "poses", "truth", "output", "samples"), ("split", "out", "csv")
+    for name in one_film if "data_dir" in given else test_sequences:
+        if name in given:
+            raise InputError(f"--{name} cannot be given {'with' if 'data_dir' in given else 'without'} --data_dir")
+
+    def run():
+        from cvae_tf.inference.exported_model import use_one_thread_if_light
+        from cvae_tf.inference.predict import predict
+        from cvae_tf.lab.submission import predict_split
+
+        given["model"] = _model_folder(given.get("model"))
+        use_one_thread_if_light(given["model"])
+        (predict_split if "data_dir" in given else predict)(**given)
+
+    return run
+
+
+def _evaluate(words):
+    parser = _Parser("evaluate")
+    _add_model(parser)
+    parser.flag("data_dir", f"folder of the data set in the lab's layout, or '{STUDIO}'", STUDIO)
+    parser.flag("split", "split of the data set: val, test, or a folder that holds *_img and *_label", "val")
+    parser.flag("samples", "number of films with z from the prior, for each sequence", 10)
+    _add_latents(parser)
+    parser.flag("out", "folder of the report to write [reports/MODEL-DATA-SPLIT]")
+    args = vars(parser.parse_args(words))
+
+    def run():
+        from cvae_tf.evaluation.evaluate import evaluate
+        from cvae_tf.inference.exported_model import ExportedModel, use_one_thread_if_light
+
+        path = _model_folder(args.pop("model"))
+        use_one_thread_if_light(path)
+        evaluate(ExportedModel(path), **args)
+
+    return run
+
+
+def _compare(words):
+    parser = _Parser("compare")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a training run")
+    parser.flag("out", "folder to write; an earlier comparison there is replaced", required=True)
+    args = parser.parse_args(words)
+
+    def run():
+        from cvae_tf.experiments.compare import compare
+
+        compare(args.runs, args.out)
+
+    return run
+
+
+def _study(words):
+    from cvae_tf.experiments.study import CHOSEN
+
+    parser = _Parser("study", "Further flags are those of the command train, and hold for all runs; the default preset "
+                     "is 'study'.")
+    parser.flag("out", "folder of the study; an existing study is continued", required=True)
+    parser.flag("minutes_per_run", "duration of a run in minutes, which sets the number of steps per epoch; 0: the "
+                "number of the preset", 0.0)
+    args, rest = parser.parse_known_args(words)
+    names = {word.split("=")[0].removeprefix("--") for word in rest}
+    for name in CHOSEN:
+        if name in names:
+            raise InputError(f"--{name} cannot be given to a study, which chooses it for each run")
+    if args.minutes_per_run and "steps_per_epoch" in names:
+        raise InputError("--minutes_per_run and --steps_per_epoch exclude each other; give one of them")
+    config, dry_run, _ = train_config(["--preset", "study", *rest])
+
+    def run():
+        from cvae_tf.experiments.study import plan, study
+
+        if dry_run:
+            print("".join(run.to_json() for run in plan(config, args.out)), end="")
+        else:
+            study(config, args.out, args.minutes_per_run)
+
+    return run
+
+
+def _studio(words):
+    parser = _Parser("studio")
+    parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.flag("train", "number of training sequences", 4)
+    parser.flag("length", "number of frames in a sequence", 630)
+    parser.frame_size()
+    parser.flag("seed", "seed of the footage", 0)
+    parser.switch("variety", "other clothes and lighting in each sequence")
+    parser.switch("lamp", "a lamp in the hand that colours the shirt, which the poses do not show")
+    args = parser.parse_args(words)
+
+    def run():
+        from cvae_tf.studio.scene import write_tree
+
+        write_tree(args.out, args.train, length=args.length, frame_size=(args.frame_H, args.frame_W), seed=args.seed,
+                   variety=args.variety, lamp=args.lamp)
+        print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, {args.length} "
+              "frames each")
+
+    return run
+
+
+def _import_torch(words):
+    parser = _Parser("import-torch", "Nothing in the file is executed.")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file that the template's Trainer saved, such as "
+                        "epoch=69.ckpt")
+    parser.flag("out", "folder of the exported model to write", required=True)
+    parser.flag("batch_norm", "statistics that normalise poses: those of the batch (train), as in the template, or the "
+                "running ones (inference)", "train", choices=("train", "inference"))
+    parser.frame_size()
+    args = parser.parse_args(words)
+
+    def run():
+        from cvae_tf.lab.torch_checkpoint import import_torch
+
+        model = import_torch(args.checkpoint, args.out, args.batch_norm, (args.frame_H, args.frame_W))
+        network = model.network
+        print(f"{args.out}: the lab's network with F_dim {network.F_dim}, L_dim {network.L_dim}, N_dim "
+              f"{network.N_dim}, D_out_dim {network.D_out_dim}, {model.trainable_parameters:,} trainable parameters, "
+              f"batch norm '{args.batch_norm}'")
+        print(f"Next   cvae-tf predict --model {args.out}")
+
+    return run
+
+
+def _export_torch(words):
+    parser = _Parser("export-torch")
+    parser.flag("model", "folder of an exported model of the lab's network", required=True)
+    parser.flag("out", "file to write, such as epoch=69.ckpt, whose name gives its epoch", required=True)
+    args = parser.parse_args(words)
+
+    def run():
+        from cvae_tf.lab.torch_checkpoint import export_torch
+
+        settings = export_torch(args.model, args.out)
+        print(f"{args.out}: a checkpoint of the lab's template with " + ", ".join(
+            f"{name} {value:g}" for name, value in settings.items()))
+
+    return run
+
+
+def _add_model(parser):
+    parser.flag("model", "folder of an exported model [the newest in saved_models/, or else the one that comes with "
+                "the package]")
+
+
+def _add_latents(parser):
+    parser.flag("seed", "seed of the latents; sample k (0, 1, ...) takes seed + k", 0)
+    parser.flag("temperature", "factor on the deviation of z from the prior's mean; 0 generates the film of the "
+                "prior's mean", 1.0)
+
+
+def _model_folder(path):
+    from cvae_tf.inference.exported_model import newest_model
+
+    return path or newest_model()
+
+
+def _overview():
+    lines = [f"  {name:14}{summary}" for name, (summary, _) in COMMANDS.items()]
+    return "\n".join(["usage: cvae-tf COMMAND [flags]", "       python -m cvae_tf COMMAND [flags]", "", *lines, "",
+                      "cvae-tf COMMAND --help lists the flags of a command; cvae-tf --version prints the version.",
+                      "Dashes and underscores in flags are alike."])
+
+
+COMMANDS = {
+    "train": ("train the conditional VAE; without flags, on the built-in studio data set", _train),
+    "predict": ("generate a film from one frame and drawn poses, with an exported model", _predict),
+    "evaluate": ("measure an exported model on whole sequences beside baselines, and write a report", _evaluate),
+    "compare": ("draw figures and a table of several training runs", _compare),
+    "study": ("train every schedule of beta with every schedule of teacher forcing, and compare the runs", _study),
+    "studio": ("write studio footage to disk in the lab's layout", _studio),
+    "import-torch": ("turn a checkpoint of the lab's PyTorch template into an exported model", _import_torch),
+    "export-torch": ("write an exported model of the lab's network as a checkpoint of the template", _export_torch),
+}
