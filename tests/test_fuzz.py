@@ -6,6 +6,7 @@
 import dataclasses
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import hypothesis.strategies as st
 import numpy as np
@@ -13,14 +14,15 @@ import pytest
 from conftest import give_colours
 from hypothesis import assume, given, settings
 
-from cvae_tf.config import PRESETS, Config, load_config, parse_train_args
-from cvae_tf.data import footage as data
-from cvae_tf.data.footage import Footage
+from cvae_tf.cli import train_config
+from cvae_tf.config import PRESETS, Config, load_config
+from cvae_tf.data.footage import Footage, Splits
+from cvae_tf.data.mirror import STUDIO
 from cvae_tf.errors import InputError
 from cvae_tf.files import read_csv
-from cvae_tf.model.schedules import KL_ANNEAL_TYPES, beta_table, milestone_factor, teacher_forcing_ratio
+from cvae_tf.model.schedules import KL_ANNEAL_TYPES, beta_table, linear_decay, milestone_factor
+from cvae_tf.training.build import build_model, load_data
 from cvae_tf.training.checkpoint import CheckpointFolder
-from cvae_tf.training.loop import build_model
 
 EXAMPLES = settings.default.max_examples
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Config)}
@@ -83,7 +85,7 @@ def _words(values):
 @given(CONFIGS)
 def test_valid_flags_make_a_configuration_that_survives_json(values):
     values.pop("run_dir", None)  # names a run to continue
-    config, dry_run, fresh = parse_train_args(list(_words(values)))
+    config, dry_run, fresh = train_config(list(_words(values)))
     assert not dry_run and not fresh
     for name, value in values.items():
         assert getattr(config, name) == value
@@ -99,14 +101,14 @@ def test_one_invalid_value_is_refused_before_any_data_are_read(name, values, dra
     values = {**values, name: draw.draw(_invalid(name))}
     values.pop("run_dir", None)
     with pytest.raises(InputError):
-        parse_train_args(list(_words(values)))
+        train_config(list(_words(values)))
 
 
 @given(st.lists(TEXT, max_size=6))
 def test_any_command_line_is_a_configuration_or_one_line(words):
     assume("-h" not in [word[:2] for word in words])
     try:
-        parse_train_args(words)
+        train_config(words)
     except InputError as error:
         assert str(error)
 
@@ -118,8 +120,10 @@ def test_every_valid_configuration_builds_and_takes_a_finite_step(values):
                        "width": 4, "batch_size": 1, "train_vi_len": 3, **values})
     random = np.random.default_rng(0)
     pictures = np.uint8(random.integers(0, 256, (20, config.frame_H, config.frame_W, 3)))
+    footage = Footage(pictures, pictures, ((0, 20),), palette=STUDIO)
     try:
-        clips = data.training_clips(config, Footage(pictures, pictures, ((0, 20),)))
+        with mock.patch("cvae_tf.training.build.load_footage", return_value=Splits(footage, footage)):
+            clips = load_data(config).clips
     except InputError as error:  # a small share of 20 frames holds no clip
         assert "too short" in str(error)
         return
@@ -130,7 +134,7 @@ def test_every_valid_configuration_builds_and_takes_a_finite_step(values):
                                  config.kl_anneal_ratio, config.kl_anneal_start)[0])
     model.teacher_forcing_ratio.assign(config.tfr)
     model.run_eagerly = True
-    metrics = model.train_on_batch(*clips.batch(0), return_dict=True)
+    metrics = model.train_on_batch(clips.batch(0), return_dict=True)
     assert np.isfinite(metrics["mse"]) and int(model.steps) == 1
 
 
@@ -143,7 +147,7 @@ def test_beta_has_a_value_for_each_epoch_from_zero_to_its_top(kind, num_epoch, c
 
 @given(st.floats(0, 1), st.integers(0, 10**9), st.floats(0, 1), st.integers(0, 10_000))
 def test_teacher_forcing_stays_a_ratio_and_never_rises(tfr, start, step, epoch):
-    ratios = [teacher_forcing_ratio(e, tfr, start, step) for e in (epoch, epoch + 1)]
+    ratios = [linear_decay(tfr, start, step)(e) for e in (epoch, epoch + 1)]
     assert 0 <= ratios[1] <= ratios[0] <= tfr
     assert milestone_factor(epoch) == pytest.approx(1 if epoch < 2 else 0.1 if epoch < 5 else 0.01)
 

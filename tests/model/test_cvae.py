@@ -231,7 +231,6 @@ class _Counting(UNet):
 
 @pytest.mark.parametrize("where, network", [
     pytest.param("frames", lambda: _Counting(width=4, N_dim=2), id="frame-unet"),
-    pytest.param("poses", lambda: _Counting(width=4, N_dim=2), id="pose-unet"),
     pytest.param("poses", _small_lab, id="pose-lab", marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_is_skipped_and_counted(where, network):
     model = make_model(network())

@@ -335,8 +335,9 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
             losses.append(float(logs["loss"]))
             self.model.reset_metrics()
     model.fit(tf.data.Dataset.from_tensor_slices((frames, poses)).batch(4), verbose=0, callbacks=[Losses()])
-    found.append(dict(losses=losses, skipped=int(model.skipped), iterations=int(model.optimizer.iterations),
-                      steps=int(model.steps), kernel=model.network.frame_encoder.downs[0].kernel.numpy().tolist()))
+    read = lambda variable: variable.value.read_value().numpy().tolist()
+    found.append(dict(losses=losses, skipped=read(model.skipped), iterations=read(model.optimizer.iterations),
+                      steps=read(model.steps), kernel=read(model.network.frame_encoder.downs[0].kernel)))
 print(json.dumps(found))
 """
 
