@@ -31,6 +31,7 @@ def __dir__():
 
 
 if "keras" in sys.modules:
+    from cvae_tf.lab import adam as _adam  # noqa: F401
     from cvae_tf.lab import network as _network  # noqa: F401
     from cvae_tf.model import cvae as _cvae  # noqa: F401
     from cvae_tf.model import unet as _unet  # noqa: F401

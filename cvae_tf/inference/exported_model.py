@@ -170,12 +170,19 @@ def _is_light(path):
 
 
 def newest_model(folder="saved_models"):
-    """The exported model in ``folder`` that was written last, as a `pathlib.Path`.
+    """The exported model in ``folder`` that was written last, else the one that comes with the package.
+
+    Returns:
+        A `pathlib.Path`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is neither.
     """
     models = sorted(Path(folder).glob("[!.]*/saved_model.pb"), key=lambda path: path.stat().st_mtime)
+    package = Path(__file__).resolve().parent.parent
+    roots = package.parent, package  # of a clone, of a wheel
+    shipped = [root / "saved_models" / "studio" / "saved_model.pb" for root in roots]
+    models = [path for path in shipped if path.is_file()] + models
     if not models:
         raise InputError(f"{folder}: no SavedModel in this folder; train one with python train.py, or give --model")
     return models[-1].parent

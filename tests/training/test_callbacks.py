@@ -44,7 +44,8 @@ def test_after_the_end_of_a_table_its_last_value_holds():
 @pytest.mark.parametrize("schedules, message", [
     (dict(beta=[]), "beta must hold a value"), (dict(beta=[-1.0]), "beta must be from 0 .*received -1 for epoch 0"),
     (dict(beta=lambda epoch: float("nan")), "beta must be from 0 .*received nan"),
-    (dict(teacher_forcing=[1.5]), "teacher_forcing must be from 0 to 1, received 1.5")], ids=["empty", "negative", "nan", "above 1"])
+    (dict(teacher_forcing=[1.5]), "teacher_forcing must be from 0 to 1, received 1.5")],
+    ids=["empty", "negative", "nan", "above 1"])
 def test_schedules_out_of_range_are_refused(schedules, message):
     with pytest.raises(ValueError, match=message):
         _values(EpochSchedules(**schedules), [0])

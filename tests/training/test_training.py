@@ -397,6 +397,7 @@ def test_an_explosion_ends_with_a_line_and_leaves_no_checkpoint_of_it(options, t
                        if arrays[name].ndim and arrays[name].dtype.kind == "f")
 
 
+@pytest.mark.slow
 def test_a_bad_batch_is_skipped_and_counted_and_a_run_continues_from_before_many(tmp_path, monkeypatch, capsys):
     step = CVAE.train_step
 
