@@ -124,7 +124,7 @@ def test_prediction_and_evaluation_agree(model, tree, tmp_path):
     (dict(poses="poses", truth="lacking"), "no true frame frame1.png"),
     (dict(poses="poses", first_frame="nowhere.png"), "nowhere.png"),
     (dict(poses="lacking", first_frame="lacking/frame2.png"), "give at least one more"),
-    (dict(model=""), "saved_models: no SavedModel"), (dict(model="nowhere"), "nowhere: no SavedModel"),
+    (dict(model="nowhere"), "nowhere: no SavedModel"),
 ])
 def test_bad_input_is_refused_and_nothing_is_written(options, message, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
