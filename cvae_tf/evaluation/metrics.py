@@ -6,7 +6,8 @@ is NaN counts as an error of 1, and as black in SSIM and gradients.
 
 import numpy as np
 
-HIGHEST_PSNR = 100.0  # dB, of equal frames: infinity, the true value, would make every mean infinite
+from cvae_tf.model.defaults import HIGHEST_PSNR
+
 PERSON_MARGIN = 0.09  # margin around the drawn limbs that the body fills, as a share of the frame height
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from cvae_tf.data.images import to_float
 from cvae_tf.errors import InputError
 from cvae_tf.files import check_model
+from cvae_tf.model.defaults import GENERATION_CHUNK as CHUNK
 
-CHUNK = 64  # frames that an exported model generates at a time (`cvae.GENERATION_CHUNK`)
 # Largest height * width * squared channels of a `UNet` whose operations a second thread slows down: waking the thread
 # takes longer than the operation.
 LIGHT = 32 * 64 * 32**2

@@ -13,16 +13,15 @@ Public methods take clips as (B, T, H, W, 3). Inside, time is the first axis: (T
 import keras
 import tensorflow as tf
 
-from cvae_tf.model import defaults, losses
-from cvae_tf.model.images import as_float, range_errors
+from cvae_tf.model import batch, defaults, losses
+from cvae_tf.model.batch import as_float
+from cvae_tf.model.defaults import GENERATION_CHUNK
+from cvae_tf.model.export import write
 from cvae_tf.model.network import dimensions, over_time
 from cvae_tf.model.rollout import in_chunks, rollout
 
 # Purposes of random numbers: a word of each seed, so that no two purposes share numbers.
 POSTERIOR, FORCING = 1, 2
-
-# Frames of a film that are generated at a time: pose features and noise exist for so many, however long the film.
-GENERATION_CHUNK = 64
 
 
 @keras.saving.register_keras_serializable("cvae_tf")
@@ -100,16 +99,16 @@ class CVAE(keras.Model):
     def fit(self, x=None, *args, **kwargs):
         if isinstance(x, tf.data.Dataset) or hasattr(x, "__next__"):
             kwargs.setdefault("shuffle", False)  # Keras cannot shuffle a data set or a generator, and warns
-        with range_errors():
-            return super().fit(_in_tuples(x), *args, **kwargs)
+        with batch.range_errors():
+            return super().fit(batch.in_tuples(x), *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
-        with range_errors():
-            return super().evaluate(_in_tuples(x), *args, **kwargs)
+        with batch.range_errors():
+            return super().evaluate(batch.in_tuples(x), *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        with range_errors():
-            return super().predict(_in_tuples(x), *args, **kwargs)
+        with batch.range_errors():
+            return super().predict(batch.in_tuples(x), *args, **kwargs)
 
     @property
     def metrics(self):
@@ -130,32 +129,15 @@ class CVAE(keras.Model):
         return self(data)
 
     def unpack(self, data):
-        """A batch in any of the forms that `CVAE` takes, checked, as float32 in [0, 1] with time first.
+        """A batch of clips as `batch.read` gives it, with time first and a size that the network can take.
 
         Returns:
-            ``(frames, poses, context)``: (T, B, H, W, 3) twice, and (B, H, W, 3).
+            ``(frames, poses, context)``: (T, B, H, W, 3) twice, and (B, H, W, 3), float32 in [0, 1].
 
         Raises:
-            ValueError: something is missing, has another rank, type or range, or sizes do not fit.
+            ValueError: the batch is invalid, or the network cannot take frames of its size.
         """
-        while isinstance(data, (tuple, list)) and (len(data) == 1 or len(data) > 1 and data[-1] is None):
-            data = data[0] if len(data) == 1 else data[:-1]  # as Keras packs a batch without targets and weights
-        if not isinstance(data, dict):
-            if not isinstance(data, (tuple, list)) or len(data) != 2:
-                raise ValueError("the batch has an invalid structure; expected (frames, poses), or a dict of 'frames', "
-                                 f"'poses' and optionally 'context', received {_describe(data)}")
-            data = dict(zip(("frames", "poses"), data, strict=True))
-        if not {"frames", "poses"} <= data.keys() <= {"frames", "poses", "context"}:
-            raise ValueError("the batch has invalid keys; expected 'frames', 'poses' and optionally 'context', "
-                             f"received {', '.join(map(repr, data))}")
-        frames, poses = (as_float(data[name], name, 5) for name in ("frames", "poses"))
-        context = as_float(data["context"], "context", 4) if "context" in data else frames[:, 0]
-        for name, other, like in (("poses", poses, frames), ("context", context, frames[:, 0])):
-            if not other.shape.is_compatible_with(like.shape):
-                raise ValueError(f"{name} has an invalid shape; expected {tuple(like.shape)}, to fit the frames, "
-                                 f"received {tuple(other.shape)}")
-        if frames.shape[1] is not None and frames.shape[1] < 2:
-            raise ValueError("frames are invalid; expected at least 2 in a clip (axis 1), received 1")
+        frames, poses, context = batch.read(data)
         self._see_size(*frames.shape[2:4])
         return _swap_time(frames), _swap_time(poses), context
 
@@ -264,9 +246,9 @@ class CVAE(keras.Model):
             ``(terms, gradients)``: ``loss``, ``mse``, ``gd`` and ``kl`` by name, and a tensor for each trainable
             variable.
         """
-        length, batch, height, width, _ = dimensions(frames[1:])
-        shape = length, batch, *self.network.latent_shape(height, width)
-        clip = (frames[:-1], frames[1:], poses[1:], self.draw_noise(shape), self.draw_teacher_forcing((length, batch)))
+        length, clips, height, width, _ = dimensions(frames[1:])
+        shape = length, clips, *self.network.latent_shape(height, width)
+        clip = (frames[:-1], frames[1:], poses[1:], self.draw_noise(shape), self.draw_teacher_forcing((length, clips)))
         gradient = tf.function(self._chunk_gradient, jit_compile=True, autograph=False) if self.xla \
             else self._chunk_gradient
         chunk = length if self.gradient_through_time else self.chunk_length or self.network.chunk_length()
@@ -462,8 +444,6 @@ class CVAE(keras.Model):
 
     def export(self, filepath, frame_size=None):
         """Write a SavedModel that needs neither Keras nor this package; see `export.write`."""
-        from cvae_tf.model.export import write
-
         write(self, filepath, frame_size)
 
 
@@ -471,13 +451,6 @@ def as_seed(seed):
     """A seed as TensorFlow's stateless operations take it: (2,) int32; an integer k is the pair (0, k)."""
     seed = tf.convert_to_tensor(seed, tf.int32)
     return seed if seed.shape.rank == 1 else tf.stack([0, seed])
-
-
-def _in_tuples(x):
-    """A generator of dicts as one of tuples, which Keras takes; any other ``x`` as it is."""
-    if not hasattr(x, "__next__"):
-        return x
-    return ((batch,) if isinstance(batch, dict) else batch for batch in x)
 
 
 def _swap_time(frames):
@@ -488,9 +461,3 @@ def _swap_time(frames):
 def _nothing(_):
     """For `tf.cond`, whose branches must return the same."""
     return tf.constant(0)
-
-
-def _describe(data):
-    if isinstance(data, (tuple, list)):
-        return f"a {type(data).__name__} of {len(data)}"
-    return f"{type(data).__name__} of shape {tuple(data.shape)}" if hasattr(data, "shape") else type(data).__name__

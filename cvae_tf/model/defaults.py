@@ -1,4 +1,4 @@
-"""Default hyperparameters, in one place for the classes, the command line and the presets. No TensorFlow."""
+"""Default hyperparameters and shared numbers, in one place for all modules that need them. No TensorFlow."""
 
 # Networks
 WIDTH = 24  # channels of the U-Net at half resolution
@@ -16,3 +16,8 @@ LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-4
 CLIP_NORM = 0.05
 CHUNK_LENGTH = 0  # the network's own choice
+
+# Frames of a film that are generated at a time: pose features and noise exist for so many, however long the film.
+GENERATION_CHUNK = 64
+# PSNR in dB of equal frames. The true value is infinite, and one such frame would make every mean infinite.
+HIGHEST_PSNR = 100.0

@@ -7,9 +7,9 @@ imports TensorFlow Probability.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-tfd = tfp.distributions
+from cvae_tf.model.defaults import HIGHEST_PSNR
 
-HIGHEST_PSNR = 100.0  # dB, of equal frames: the true value is infinite, and one such frame would hide all others
+tfd = tfp.distributions
 
 
 def diagonal_normal(mean, logvar):

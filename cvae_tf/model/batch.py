@@ -1,4 +1,4 @@
-"""Images as the model takes them, checked and converted in one place: uint8, or floats in [0, 1]."""
+"""Batches of clips as the model takes them, checked and converted in one place: uint8, or floats in [0, 1]."""
 
 import contextlib
 import re
@@ -52,3 +52,46 @@ def range_errors():
         if not found:
             raise
         raise ValueError(found[0]) from error
+
+
+def read(data):
+    """Read a batch in any of the forms that `CVAE` takes.
+
+    Returns:
+        ``(frames, poses, context)``: (B, T, H, W, 3) twice, and (B, H, W, 3), float32 in [0, 1].
+
+    Raises:
+        ValueError: something is missing, has another rank, type or range, or sizes do not fit.
+    """
+    while isinstance(data, (tuple, list)) and (len(data) == 1 or len(data) > 1 and data[-1] is None):
+        data = data[0] if len(data) == 1 else data[:-1]  # as Keras packs a batch without targets and weights
+    if not isinstance(data, dict):
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise ValueError("the batch has an invalid structure; expected (frames, poses), or a dict of 'frames', "
+                             f"'poses' and optionally 'context', received {_describe(data)}")
+        data = dict(zip(("frames", "poses"), data, strict=True))
+    if not {"frames", "poses"} <= data.keys() <= {"frames", "poses", "context"}:
+        raise ValueError("the batch has invalid keys; expected 'frames', 'poses' and optionally 'context', "
+                         f"received {', '.join(map(repr, data))}")
+    frames, poses = (as_float(data[name], name, 5) for name in ("frames", "poses"))
+    context = as_float(data["context"], "context", 4) if "context" in data else frames[:, 0]
+    for name, other, like in (("poses", poses, frames), ("context", context, frames[:, 0])):
+        if not other.shape.is_compatible_with(like.shape):
+            raise ValueError(f"{name} has an invalid shape; expected {tuple(like.shape)}, to fit the frames, "
+                             f"received {tuple(other.shape)}")
+    if frames.shape[1] is not None and frames.shape[1] < 2:
+        raise ValueError("frames are invalid; expected at least 2 in a clip (axis 1), received 1")
+    return frames, poses, context
+
+
+def _describe(data):
+    if isinstance(data, (tuple, list)):
+        return f"a {type(data).__name__} of {len(data)}"
+    return f"{type(data).__name__} of shape {tuple(data.shape)}" if hasattr(data, "shape") else type(data).__name__
+
+
+def in_tuples(x):
+    """A generator of dicts as one of tuples, which Keras takes; any other ``x`` as it is."""
+    if not hasattr(x, "__next__"):
+        return x
+    return ((batch,) if isinstance(batch, dict) else batch for batch in x)
