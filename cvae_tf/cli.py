@@ -67,7 +67,7 @@ def train_config(argv):
     Raises:
         InputError: an unknown flag, preset or choice, or a value out of range.
     """
-    parser = _Parser("train")
+    parser = _Parser("train", "In brackets: the default without a preset.")
     parser.switch("dry_run", "print the configuration as JSON and stop")
     parser.switch("fresh", "set an existing run in --run_dir aside under another name, and start over")
     groups = {}
@@ -132,9 +132,9 @@ def _add_setting(group, spec):
     text = spec.metadata["help"].replace("%", "%%")
     options = {"default": argparse.SUPPRESS, "help": text}
     if spec.type is bool:
-        group.add_argument(f"--{spec.name}", action="store_true", **options)
+        group.add_argument(f"--{spec.name}", action="store_true", **options | {"help": f"{text} [off]"})
         group.add_argument(f"--no_{spec.name}", action="store_false", dest=spec.name, default=argparse.SUPPRESS,
-                           help=f"off: {text}")
+                           help=f"turn --{spec.name} off")
         return
     if not text.endswith("]"):
         options["help"] = f"{text} [{spec.default}]"

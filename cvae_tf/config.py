@@ -34,14 +34,14 @@ class Config:
     export_dir: str = _flag("", "run", "folder of the exported SavedModel [saved_models/NAME-OF-RUN]")
     init_from: str = _flag("", "run", "folder of an exported model whose weights are the initial weights [none]")
     num_epoch: int = _flag(16, "run", "number of epochs", low=1, high=10_000)
-    steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many clips as fit the footage once", low=0,
+    steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many as hold each training frame once", low=0,
                                  high=100_000)
     val_every: int = _flag(4, "run", "epochs from one validation to the next; the last epoch is always validated",
                            low=1)
     max_minutes: float = _flag(0.0, "run", "time limit of this session in minutes; 0: no limit", low=0)
     checkpoint_minutes: float = _flag(5.0, "run", "minutes from one checkpoint to the next within an epoch", low=0)
-    deterministic: bool = _flag(False, "run", "deterministic operations on a GPU too, which are slower; those of a CPU "
-                                "always are")
+    deterministic: bool = _flag(False, "run", "deterministic operations on a GPU too, which are slower; operations on "
+                                "a CPU are always deterministic")
     precision: str = _flag("float32", "run", "number format; the mixed formats compute mostly in 16 bits, faster on a "
                            "GPU with units for them, far slower on a CPU",
                            choices=("float32", "mixed_float16", "mixed_bfloat16"))
@@ -61,7 +61,7 @@ class Config:
                          "clip's first frame", choices=("sequence", "clip"))
     mirror: bool = _flag(False, "data", "mirroring of random training clips, half of them, with the colours of left "
                          "and right limbs exchanged; for poses in the colours of the lab or the studio")
-    partial: float = _flag(1.0, "data", "share of the training frames in use: the first ones", low=0, high=1)
+    partial: float = _flag(1.0, "data", "share of the training frames to use, counted from the first", low=0, high=1)
     fast_train: bool = _flag(False, "data", "fewer training frames in the first epochs")
     fast_partial: float = _flag(0.4, "data", "share of the training frames in use in the first epochs of --fast_train",
                                 low=0, high=1)

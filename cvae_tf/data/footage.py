@@ -29,7 +29,7 @@ class Footage:
         names: names of the frames, for messages; their numbers by default.
         checksum: checksum of the pixels.
         palette: `mirror.Palette` of the poses; None if it is unknown, so that clips cannot be mirrored.
-        split: ``"train"``; or ``"val"``, of which `clips` are the same each time.
+        split: ``"train"`` or ``"val"``. The `clips` of ``"val"`` are the same each time.
     """
 
     frames: np.ndarray
@@ -104,8 +104,8 @@ def load_footage(data_dir=STUDIO, *, frame_size=(32, 64), max_frames=0, studio_s
 
     Args:
         data_dir: folder in the lab's layout, or ``"studio"`` for the built-in data set.
-        frame_size: (height, width) of the frames in pixels, 8 to 1024 each. Larger images are resized; arrays must have
-            this size.
+        frame_size: (height, width) of the frames in pixels, 8 to 1024 each. Larger images are resized. Footage that is
+            decoded already (see `arrays`) must have this size.
         max_frames: number of frames to load of each split, the first ones; 0: all.
         studio_sequences: number of training sequences of the studio, 1 to 1000.
         studio_seed, studio_variety, studio_lamp: as for `studio.scene.sequence`.

@@ -1,4 +1,4 @@
-"""Exported models: SavedModel folders, loaded without the code of their networks."""
+"""Exported models: SavedModel folders, loaded without the Python code of the networks in them."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ class ExportedModel:
     Attributes:
         path: `pathlib.Path` of the folder.
         height, width: of the frames, in pixels.
-        films_at_once: number of films to generate in parallel threads; 1 where TensorFlow itself uses several.
+        films_at_once: number of films to generate in parallel threads; 1 where TensorFlow itself uses several threads.
 
     Raises:
         InputError: the folder holds no SavedModel, a damaged one, or one without the signatures of this project.
@@ -73,7 +73,7 @@ class ExportedModel:
             (T, H, W, 3) float32 in [0, 1], one frame for each pose.
 
         Raises:
-            InputError: an array has another shape or other values.
+            InputError: an array has a wrong shape or type, or values outside [0, 1].
         """
         images = self._checked(first_frame=first_frame) | self._checked("T", poses=poses)
         return self._run("generate", images, seed=[0, seed], temperature=temperature)["frames"]
@@ -114,7 +114,7 @@ class ExportedModel:
             mean (T-1, h, w, c).
 
         Raises:
-            InputError: an array has another shape or other values.
+            InputError: an array has a wrong shape or type, or values outside [0, 1].
         """
         output = self._run("reconstruct", self._checked("T", frames=frames, poses=poses))
         return output["frames"], output["kl"], output["mean"]

@@ -1,13 +1,17 @@
-"""The model: one training step, free running with z from either distribution, and generation.
+"""The model: training step, free running and generation.
+
+Free running feeds each generated frame back as the next input. The latent z comes from the prior, or from the
+posterior, which has seen the target frame.
 
 The loss of a batch of clips of T frames (the reductions of the lab and the report):
 
     loss = sum_t mse_t + gdl * sum_t gd_t + beta * sum_t kl_t,   t = 1 .. T-1
 
-mse_t: mean over batch, pixels and channels, pixels in [0, 1]. gd_t: the same of the differences between neighbouring
-pixels (not in the lab). kl_t: nats, summed over the latent, mean over the batch.
+mse_t: mean over batch, pixels and channels, pixels in [0, 1]. gd_t: the same mean, of the squared error of the
+differences between neighbouring pixels (not in the lab). kl_t: nats, summed over the latent, mean over the batch.
 
-Public methods take clips as (B, T, H, W, 3). Inside, time is the first axis: (T, B, H, W, 3).
+The methods of Keras, ``generate``, ``continue_film`` and ``reconstruct`` take clips as (B, T, H, W, 3). All other
+methods work with time as the first axis: (T, B, H, W, 3).
 """
 
 import keras
@@ -36,13 +40,15 @@ class CVAE(keras.Model):
     Args:
         network: a `Network`.
         beta: weight of the KL divergence, per nat.
-        teacher_forcing_ratio: probability, in [0, 1], that a step gets the true frame before as its input.
+        teacher_forcing_ratio: probability, in [0, 1], that the input of a step is the true previous frame instead of
+            the generated one.
         teacher_forcing_draw: the unit of one random draw: ``"batch"``, ``"epoch"`` or ``"frame"``.
         gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the report.
         gdl: weight of `losses.gradient_difference`.
         clip_norm: global norm above which the gradients of a step are scaled down.
-        chunk_length: time steps of a clip that run forward and backward as one batch, with the gradient stopped: the
-            same gradient, in fewer and larger operations that take more memory. 0: the network's own choice.
+        chunk_length: number of time steps that run forward and backward as one batch. The gradient does not depend on
+            it; larger chunks need fewer operations and more memory. 0: the network's own choice. Without effect under
+            ``gradient_through_time``.
         xla: compile the gradient of each chunk with XLA, with its time loop written out; T must be known.
         seed: of all noise in training.
         frame_size: height and width of the frames in pixels, for `export`; known from the first batch if not given.
@@ -73,7 +79,11 @@ class CVAE(keras.Model):
     # ------------------------------------------------------------------ the Keras model
 
     def compile(self, optimizer="adamw", **kwargs):
-        """As in Keras, without ``loss`` and ``metrics``, which the model brings along; ``xla`` compiles with XLA."""
+        """As in Keras, without ``loss`` and ``metrics``, which the model brings along. For XLA, see the constructor.
+
+        Raises:
+            ValueError: ``loss`` or ``metrics`` is given.
+        """
         # The remapper fails on the gradient of a leaky ReLU of a sum, leaves the graph as it was, and logs an error.
         tf.config.optimizer.set_experimental_options({"remapping": False})
         if kwargs.get("loss") is not None or kwargs.get("metrics") is not None:
@@ -285,8 +295,8 @@ class CVAE(keras.Model):
 
         Args:
             before: (B, H, W, 3), the generated frame before the first; for a clip, its true frame 0.
-            chunk: T consecutive time steps, each a tensor (T, B, ...): the true frames before, the true frames, poses,
-                the posterior's noise, and the teacher-forcing mask.
+            chunk: T consecutive time steps, each a tensor (T, B, ...): the true previous frames, the true frames,
+                poses, the posterior's noise, and the teacher-forcing mask.
             context: (B, H, W, 3), the context frame.
 
         Returns:
@@ -324,7 +334,7 @@ class CVAE(keras.Model):
         return predictions, losses.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(noise)))
 
     def draw_teacher_forcing(self, shape):
-        """Draw the teacher-forcing mask, (T-1, B) bool: which steps get the true frame before."""
+        """Draw the teacher-forcing mask, (T-1, B) bool: which steps get the true previous frame."""
         key = self.epoch if self.teacher_forcing_draw == "epoch" else self.steps
         draws = tf.random.stateless_uniform(shape if self.teacher_forcing_draw == "frame" else (),
                                             self._key(FORCING, key))

@@ -14,7 +14,7 @@ def dimensions(tensor):
 
 
 def over_time(function, *sequences):
-    """Apply ``function`` to nests of (T, B, ...) tensors as to one batch of T * B."""
+    """Apply ``function`` to nested structures ("nests") of (T, B, ...) tensors, time and batch joined to one axis."""
     time, batch = dimensions(tf.nest.flatten(sequences[0])[0])[:2]
     outputs = function(*tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *dimensions(x)[2:]]), sequences))
     return tf.nest.map_structure(lambda x: tf.reshape(x, [time, batch, *dimensions(x)[1:]]), outputs)
@@ -78,7 +78,7 @@ class Network(keras.layers.Layer):
         raise NotImplementedError("latent_shape(height, width) -> (h, w, c)")
 
     def encode_context(self, frame):
-        """The part of `transition` that depends on the context frame (B, H, W, 3) alone: a nest, once for a rollout."""
+        """The part of `transition` that depends on the context frame (B, H, W, 3) alone: a nest, once a rollout."""
         raise NotImplementedError("encode_context(frame) -> nest")
 
     def decode(self, frame_features, pose_features, z, context):

@@ -231,7 +231,7 @@ def _shortest(value):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Save the run after an epoch, every few minutes within one, and when it is to stop.
+    """Save the run after an epoch, every few minutes within an epoch, and before the run stops.
 
     Epochs shorter than ten seconds share a checkpoint, since saving would take longer than they do. Nothing is saved
     between the last step of an epoch and its validation, or while updates are being skipped: the state may be what
@@ -245,7 +245,8 @@ class Checkpoints(keras.callbacks.Callback):
         minutes: time between checkpoints within an epoch.
 
     Raises:
-        Stopped: between two steps, when ``stop`` is due and everything is saved.
+        Stopped: after a step or an epoch, when ``stop`` is due. The run is saved first, unless updates are being
+            skipped.
     """
 
     def __init__(self, store, state, stop, check, minutes):
