@@ -299,7 +299,8 @@ def test_a_film_of_a_batch_is_the_film_that_it_would_be_alone(network, short_chu
     np.testing.assert_allclose(kl[2], kl_alone[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [_learned, _small_lab], ids=["unet", "lab"])
+@pytest.mark.parametrize("network", [
+    pytest.param(_learned, id="unet"), pytest.param(_small_lab, id="lab", marks=pytest.mark.slow)])
 def test_a_film_in_parts_equals_one_made_at_once(network, short_chunks):
     model = make_model(network())
     continue_film = tf.function(model.continue_film, reduce_retracing=True)
