@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -105,9 +106,19 @@ class _Parser(argparse.ArgumentParser):
                          description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's, and `parse_args` too; dashes in the names of flags stand for underscores."""
+        """As argparse's, and `parse_args` too; dashes in the names of flags stand for underscores.
+
+        A value that is empty or no name (`errors.check_name`) is refused.
+        """
+        for word in args:
+            errors.check_name(str(word), "each flag and value")
         words = [re.sub(r"^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), str(word)) for word in args]
-        return super().parse_known_args(words, namespace)
+        found, rest = super().parse_known_args(words, namespace)
+        for action in self._actions:
+            values = getattr(found, action.dest, None)
+            if "" in (values if isinstance(values, list) else [values]):
+                self.error(str(argparse.ArgumentError(action, "expected a value, received an empty one")))
+        return found, rest
 
     def error(self, message):
         raise InputError(f"{message}; see {self.prog} --help")
@@ -151,9 +162,10 @@ def _train(words):
         return partial(print, config.to_json(), end="")
 
     def run():
-        from cvae_tf.training.loop import train
+        began = time.monotonic()
+        from cvae_tf.training.loop import train  # takes seconds, which count for --max_minutes
 
-        train(config, fresh)
+        train(config, fresh, began)
 
     return run
 
@@ -175,6 +187,7 @@ def _predict(words):
     split.add_argument("--split", help="split of the data set, or a folder that holds *_img and *_label [test]")
     split.add_argument("--out", help="folder of the GIFs to write [predictions]")
     split.add_argument("--csv", help="submission file of the lab to write [none]")
+    _add_overwrite(parser)
     args = vars(parser.parse_args(words))
     given = {name: value for name, value in args.items() if value is not None}
     one_film, test_sequences = ("first_frame", "poses", "truth", "output", "samples"), ("split", "out", "csv")
@@ -183,12 +196,11 @@ def _predict(words):
             raise InputError(f"--{name} cannot be given {'with' if 'data_dir' in given else 'without'} --data_dir")
 
     def run():
-        from cvae_tf.inference.exported_model import use_one_thread_if_light
+        from cvae_tf.inference.exported_model import newest_model, use_one_thread_if_light
         from cvae_tf.inference.predict import predict
         from cvae_tf.lab.submission import predict_split
 
-        given["model"] = _model_folder(given.get("model"))
-        use_one_thread_if_light(given["model"])
+        use_one_thread_if_light(given.get("model") or newest_model())
         (predict_split if "data_dir" in given else predict)(**given)
 
     return run
@@ -206,11 +218,12 @@ def _evaluate(words):
 
     def run():
         from cvae_tf.evaluation.evaluate import evaluate
-        from cvae_tf.inference.exported_model import ExportedModel, use_one_thread_if_light
+        from cvae_tf.inference.exported_model import newest_model, open_model, use_one_thread_if_light
 
-        path = _model_folder(args.pop("model"))
+        given = args.pop("model")
+        path = given or newest_model()
         use_one_thread_if_light(path)
-        evaluate(ExportedModel(path), **args)
+        evaluate(open_model(path, chosen=not given), **args)
 
     return run
 
@@ -269,7 +282,10 @@ def _studio(words):
     args = parser.parse_args(words)
 
     def run():
+        from cvae_tf.files import check_paths
         from cvae_tf.studio.scene import write_tree
+
+        check_paths({}, {"OUT": args.out})
 
         write_tree(args.out, args.train, length=args.length, frame_size=(args.frame_H, args.frame_W), seed=args.seed,
                    variety=args.variety, lamp=args.lamp)
@@ -287,12 +303,14 @@ def _import_torch(words):
     parser.flag("batch_norm", "statistics that normalise poses: those of the batch (train), as in the template, or the "
                 "running ones (inference)", "train", choices=("train", "inference"))
     parser.frame_size()
+    parser.switch("overwrite", "replace an exported model in --out, unless it belongs to a training run")
     args = parser.parse_args(words)
 
     def run():
         from cvae_tf.lab.torch_checkpoint import import_torch
 
-        model = import_torch(args.checkpoint, args.out, args.batch_norm, (args.frame_H, args.frame_W))
+        model = import_torch(args.checkpoint, args.out, args.batch_norm, (args.frame_H, args.frame_W),
+                             args.overwrite)
         network = model.network
         print(f"{args.out}: the lab's network with F_dim {network.F_dim}, L_dim {network.L_dim}, N_dim "
               f"{network.N_dim}, D_out_dim {network.D_out_dim}, {model.trainable_parameters:,} trainable parameters, "
@@ -306,12 +324,13 @@ def _export_torch(words):
     parser = _Parser("export-torch")
     parser.flag("model", "folder of an exported model of the lab's network", required=True)
     parser.flag("out", "file to write, such as epoch=69.ckpt, whose name gives its epoch", required=True)
+    parser.switch("overwrite", "replace the file --out")
     args = parser.parse_args(words)
 
     def run():
         from cvae_tf.lab.torch_checkpoint import export_torch
 
-        settings = export_torch(args.model, args.out)
+        settings = export_torch(args.model, args.out, args.overwrite)
         print(f"{args.out}: a checkpoint of the lab's template with " + ", ".join(
             f"{name} {value:g}" for name, value in settings.items()))
 
@@ -329,10 +348,8 @@ def _add_latents(parser):
                 "prior's mean", 1.0)
 
 
-def _model_folder(path):
-    from cvae_tf.inference.exported_model import newest_model
-
-    return path or newest_model()
+def _add_overwrite(parser):
+    parser.switch("overwrite", "replace files that the program did not make; never an input, a run or a device")
 
 
 def _overview():

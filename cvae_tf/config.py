@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, check_name
+from cvae_tf.files import plain
 from cvae_tf.model import defaults
 from cvae_tf.model.schedules import KL_ANNEAL_TYPES
 
@@ -40,8 +41,8 @@ class Config:
                            low=1)
     max_minutes: float = _flag(0.0, "run", "time limit of this session in minutes; 0: no limit", low=0)
     checkpoint_minutes: float = _flag(5.0, "run", "minutes from one checkpoint to the next within an epoch", low=0)
-    deterministic: bool = _flag(False, "run", "deterministic operations on a GPU too, which are slower; operations on "
-                                "a CPU are always deterministic")
+    deterministic: bool = _flag(False, "run", "the same bits with any number of CPU cores: two threads an operation, "
+                                "however many cores there are; on a GPU deterministic operations, which are slower")
     precision: str = _flag("float32", "run", "number format; the mixed formats compute mostly in 16 bits, faster on a "
                            "GPU with units for them, far slower on a CPU",
                            choices=("float32", "mixed_float16", "mixed_bfloat16"))
@@ -149,6 +150,8 @@ def _check(spec, value):
     fits = (int, float) if spec.type is float else spec.type
     if not isinstance(value, fits) or (isinstance(value, bool) and spec.type is not bool):
         raise InputError(f"--{spec.name} must be of type {spec.type.__name__}, received {value!r}")
+    if spec.type is str:
+        check_name(value, f"--{spec.name}")
     if spec.type is float and not abs(value) <= FLOAT32_MAX:
         raise InputError(f"--{spec.name} must be a number that a float32 can hold, received {value}")
     if rules["choices"] and value not in rules["choices"]:
@@ -206,7 +209,7 @@ def load_config(path):
         InputError: the file is missing, is not JSON, or holds an unknown or misfitting value.
     """
     try:
-        values = json.loads(Path(path).read_text())
+        values = json.loads(plain(path).read_text(encoding="utf-8"))
         return Config(**values)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this the folder of a run?") from error

@@ -1,14 +1,29 @@
 """How a program of the project ends early, and the one line that its user then sees."""
 
 import os
+import re
 import signal
 import sys
 
 BROKEN_PIPE = 128 + 13
+LONGEST = 2000  # characters of a line; of a longer one the middle is left out
+
+# What TensorFlow writes around the cause of an error: before it, which node of the graph and where that was defined ...
+AROUND = re.compile(r'Graph execution error:|\d+ root error|Detected at node|File "|<stack traces unavailable>')
+# ... after it, the Python code, the node again, and hints.
+AFTER = re.compile(r"\n\s*\[\[|\s\[Op:|\nHint:|\nTraceback \(most recent call last\)")
+UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in a name: control characters, and bytes that are no text
+NO_MEMORY = re.compile(r"OOM when|out of memory|(to|not|n't) allocate|bad_alloc|Dst tensor is not initialized", re.I)
 
 
 class InputError(ValueError):
-    """Bad input. The message is one line: what is invalid, what was expected, and what was received or can be done."""
+    """Bad input. The message is one line: what is invalid, what was expected, and what was received or can be done.
+
+    Names in it may come from anywhere: the message is made `printable`.
+    """
+
+    def __init__(self, message):
+        super().__init__(printable(message))
 
 
 class Interrupted(BaseException):
@@ -34,9 +49,12 @@ def run(program):
         raise Interrupted("terminated", number)
 
     signal.signal(signal.SIGTERM, terminate)  # the default action would skip all clean-up
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # None where it is closed, and notebooks have streams of their own
+            stream.reconfigure(errors="backslashreplace")  # for names with bytes that are no text
     try:
         program()
-        sys.stdout.flush()
+        print(end="", flush=True)
     except InputError as error:
         _end(f"error: {error}", 2)
     except BrokenPipeError:
@@ -44,14 +62,12 @@ def run(program):
         _end("the output was closed", BROKEN_PIPE)
     except OSError as error:  # a path that the system refuses, wherever it came from
         _end(f"error: {error.filename or 'a file or the output'}: {error.strerror or error}", 2)
-    except MemoryError:
-        _end("error: out of memory; choose smaller sizes or fewer frames", 2)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
     except Interrupted as error:
         _end(error, 128 + error.number)
     except Exception as error:
-        if not type(error).__module__.startswith("tensorflow."):
+        if not isinstance(error, MemoryError) and not type(error).__module__.startswith("tensorflow."):
             raise
         _end(f"error: {in_plain_words(error)}", 2)
 
@@ -61,17 +77,45 @@ def stop_printing():
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def printable(text):
+    r"""``text`` as one line that does nothing to a terminal.
+
+    Line breaks, control characters, marks that turn the direction of writing and undecodable bytes are shown by their
+    codes, such as ``\n``, ``\x1b``, ``\u202e`` and ``\udcff``.
+    """
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half - 3]} ... {line[2 - half:]}"
+
+
+def check_name(name, flag):
+    """Refuse the value of a flag that holds control characters, or bytes that are no UTF-8, as TensorFlow does not.
+
+    Raises:
+        InputError: ``name`` holds such characters.
+    """
+    if UNFIT.search(name):
+        raise InputError(f"{flag} must be UTF-8 text without control characters, received {name}")
+
+
+def say(line):
+    """Print a line at once, made `printable`."""
+    print(printable(line), flush=True)
+
+
 def in_plain_words(error):
-    """Summarise an error raised by TensorFlow in one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Graph execution error", "[[", "Detected at"))]
-    return (f"TensorFlow stopped: {lines[0] if lines else type(error).__name__}; look for a damaged file, a full disk, "
-            "or too little memory for these sizes")
+    """The cause of a `MemoryError`, or of an error raised by TensorFlow, in one line."""
+    lines = [re.sub(r"{{.*?}}", "", line).strip() for line in AFTER.split(str(error))[0].splitlines()]
+    cause = " ".join(line for line in lines if line and not AROUND.match(line)) or type(error).__name__
+    if isinstance(error, MemoryError) or NO_MEMORY.search(cause):
+        return (f"out of memory ({cause}); lower --batch_size, --train_vi_len, --width or the size of the frames, or "
+                "free memory")
+    return f"TensorFlow stopped: {cause}"
 
 
 def _end(line, code):
     try:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     except (OSError, ValueError):  # stderr is closed as well
         pass
     sys.exit(code)

@@ -1,17 +1,28 @@
-"""Atomic writing, checksums and tables: a file is always the old version or the new one, never half of one."""
+"""Atomic writing, locks, checks of paths, checksums and tables.
+
+A file is always the old version or the new one, never half of one. What a command did not make is left as it is.
+"""
 
 import csv
 import hashlib
 import os
 import re
 import shutil
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, say
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 CHECKSUMS = "checksums.txt"
+MARK = b"made by cvae_tf"  # in the films and plots that the program may replace
+OWN_NAME = re.compile(r"\.cvae_tf_cache|\..+\.lock|\.(?P<of>.+)\.\d+\.(?P<kind>tmp|old)")  # caches, locks, unfinished
 
 
 @contextmanager
@@ -83,15 +94,27 @@ def clean_up(folder, name=None, older_than=0):
         name: repair only the file or folder of this name; None: all.
         older_than: leave traces alone that are younger than this, in seconds.
     """
-    trace = re.compile(rf"\.({re.escape(name) if name else '.+'})\.\d+\.(tmp|old)")
     for path in sorted(Path(folder).glob(".*")):
-        match = trace.fullmatch(path.name)
-        if not match or older_than and time.time() - path.lstat().st_mtime < older_than:
+        match = OWN_NAME.fullmatch(path.name)
+        if not match or not match["kind"] or name and match["of"] != name \
+                or older_than and time.time() - path.lstat().st_mtime < older_than:
             continue
-        if match[2] == "old" and not path.with_name(match[1]).exists():
-            path.rename(path.with_name(match[1]))
+        if match["kind"] == "old" and not path.with_name(match["of"]).exists():
+            path.rename(path.with_name(match["of"]))
         else:
             _remove(path)
+
+
+def plain(path):
+    """``path``, if a plain file is there: to open a pipe would block for ever, and some devices have no end.
+
+    Raises:
+        OSError: nothing is there, or it cannot be reached.
+        ValueError: something else is there.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a plain file")
+    return Path(path)
 
 
 def write_checksums(folder):
@@ -109,7 +132,7 @@ def check_checksums(folder):
     """
     table = Path(folder) / CHECKSUMS
     try:
-        lines = table.read_text(encoding="utf-8").splitlines()
+        lines = plain(table).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return
     except Exception as error:
@@ -154,7 +177,7 @@ def read_csv(path):
         InputError: the file is missing or is not a table with equally long lines.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
+        with open(plain(path), newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
     except Exception as error:
         raise InputError(f"{path}: cannot be read as a table ({error})") from error
@@ -164,37 +187,180 @@ def read_csv(path):
     return rows
 
 
+# ---------------------------------------------------------------------- locks
+
+def lock(stream, busy):
+    """Lock an open file for this process. The operating system releases the lock when the process ends in any way.
+
+    Args:
+        stream: the file, open for writing.
+        busy: the line that refuses, if another process holds the lock.
+
+    Returns:
+        False on a drive without locks, after a printed line.
+
+    Raises:
+        InputError: another process holds the lock.
+    """
+    try:
+        if fcntl is None:
+            raise OSError("no locks on this system")
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError as error:
+        raise InputError(busy) from error
+    except OSError as error:
+        say(f"{stream.name}: cannot be locked ({error.strerror or error}); do not start two programs that write there")
+        return False
+
+
+def lock_of(path):
+    """The lock file beside ``path``, which is there while a process has `reserved` it."""
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def reserved(path, busy):
+    """Keep other processes from writing the file or folder at ``path``, by a lock file beside it.
+
+    Args:
+        path: the file or folder, which may be missing.
+        busy: the line that refuses, if another process has reserved it.
+
+    Raises:
+        InputError: another process has reserved it, or the lock file cannot be written.
+    """
+    beside = lock_of(Path(path).absolute())
+    made = not beside.parent.exists()
+    try:
+        while True:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            stream = open(beside, "a")
+            try:
+                held = lock(stream, busy)
+                # Else its last holder removed the file between `open` and `lock`, and others lock a new one.
+                if not held or os.path.samestat(os.fstat(stream.fileno()), os.stat(beside)):
+                    break
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                stream.close()
+                raise
+            stream.close()
+    except OSError as error:
+        raise InputError(f"{beside}: cannot be written ({error.strerror or error})") from error
+    with stream:
+        try:
+            yield
+        finally:
+            if held:
+                beside.unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # something is in it
+                    beside.parent.rmdir()
+
+
+# ---------------------------------------------------------------------- paths that a command may write
+
+def check_paths(reads, writes):
+    """Refuse outputs that could harm what a command reads, another of its outputs, a run, or a model.
+
+    Called with all paths of a command, before any work. Links are followed. Two paths, of which one is written, must be
+    neither equal nor one inside the other; an output must have no name of those that the program uses itself.
+
+    Args:
+        reads, writes: flag, as it is called in the message -> path, list of paths, or None where it is not in use.
+
+    Raises:
+        InputError: an output is refused.
+    """
+    outputs, inputs = ([(flag, Path(path)) for flag, paths in given.items()
+                        for path in (paths if isinstance(paths, list) else [paths]) if path is not None]
+                       for given in (writes, reads))
+    for number, (flag, path) in enumerate(outputs):
+        real = Path(os.path.realpath(path))
+        own = next((name for name in (*path.parts, *real.parts) if OWN_NAME.fullmatch(name)), None)
+        if own:
+            raise InputError(f"{flag} {path}: {own} is a name that the program uses itself; choose another {flag}")
+        for other, place in [*inputs, *outputs[:number]]:
+            found = Path(os.path.realpath(place))
+            how = (None if other == flag else "is the same as" if real == found else
+                   "lies in" if found in real.parents else "contains" if real in found.parents else None)
+            if how:
+                raise InputError(f"{flag} {path}: {how} {other} {place}, so that one could destroy the other; choose "
+                                 f"another {flag}")
+        for above in real.parents:
+            kind = ("exported model" if (above / "saved_model.pb").exists() else
+                    "run" if (above / "lock").exists() and (above / "config.json").exists() else None)
+            if kind:
+                raise InputError(f"{flag} {path}: would be written into the {kind} {above}; choose another {flag}")
+
+
 def check_replaceable(path, names, kind, flag):
     """Check that a folder can be written at ``path`` without replacing anything but an earlier one of the same kind.
 
     Args:
-        path: the folder. It may be missing, or hold nothing but ``names``.
+        path: the folder. It may be missing or empty, or hold nothing but ``names``, among them the first one.
         names: names of the files and folders in one of this kind.
         kind: what the folder is called in the message.
         flag: the command-line flag that chooses another folder.
 
     Raises:
-        InputError: ``path`` is a file, holds something else, or cannot be written.
+        InputError: ``path`` is a file or a link, holds something else, or cannot be written.
     """
     path = Path(path).absolute()
+    _check_link(path, flag)
     if path.exists():
-        foreign = sorted({below.name for below in path.iterdir()} - set(names)) if path.is_dir() else [path.name]
+        if not path.is_dir():
+            raise InputError(f"{path}: is no folder; choose another {flag}")
+        there = {below.name for below in path.iterdir() if not OWN_NAME.fullmatch(below.name)}
+        foreign = sorted(there - set(names)) or ([] if set(names[:1]) <= there else sorted(there))
         if foreign:
             raise InputError(f"{path}: is no {kind}, but would be replaced by one, with the {foreign[0]} in it; choose "
                              f"another {flag}")
     _check_parents(path, flag)
 
 
-def check_writable(path, flag):
-    """Check, before any work is done for it, that a file can be written at ``path``.
+def check_writable(path, flag, overwrite=False, begins=None):
+    """Check, before any work is done for it, that a file can be written at ``path``, and replaces only one like it.
+
+    Args:
+        path: the file, which may be missing.
+        flag: the command-line flag that chooses another.
+        overwrite: whether a file that the program did not make may be replaced.
+        begins: bytes with which a file of this kind begins; None: the program's files hold `MARK`.
 
     Raises:
-        InputError: ``path`` is a folder, or its parent folder cannot be written; ``flag`` chooses another.
+        InputError: ``path`` is a link or no plain file, is not to be replaced, or its folder cannot be written.
     """
     path = Path(path).absolute()
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; choose another {flag}")
+    _check_link(path, flag)
+    if path.exists():
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "no plain file"
+            raise InputError(f"{path}: is {kind}; choose another {flag}")
+        if not overwrite and not _made_here(path, begins):
+            raise InputError(f"{path}: exists already, and this command did not make it; choose another {flag}, or "
+                             "replace it with --overwrite")
     _check_parents(path, flag)
+
+
+def _made_here(path, begins):
+    try:
+        with open(path, "rb") as stream:
+            ends = stream.read(4096)
+            if begins is not None:
+                return ends.startswith(begins)
+            stream.seek(max(0, path.stat().st_size - 4096))  # where an MP4 file has its comment
+            return MARK in ends or MARK in stream.read(4096)
+    except OSError:
+        return False
+
+
+def _check_link(path, flag):
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link, which would be replaced; give the path that it leads to, or choose "
+                         f"another {flag}")
 
 
 def _check_parents(path, flag):

@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 from cvae_tf.config import Config
+from cvae_tf.inference.exported_model import write_owner
 from cvae_tf.training.checkpoint import CheckpointFolder
 
 STUDIO = ROOT / "saved_models" / "studio"
@@ -332,8 +333,9 @@ PREDICTIONS = [
     (["--poses", "small", "--truth", "small"], "frame000.png: 32x16 pixels are fewer than the model's 64x32"),
     ([*TREE, "--first_frame", "pipe.png"], "pipe.png: not a readable image .not a plain file"),
     ([*TREE, "--truth", "data/val/val_img", "--output", "data/val/val_img/frame001.gif"],
-     "frame001.png: is there already, among the images to read; choose another --output"),
-    (["--data_dir", "data", "--out", "data/val/val_img/frame001.png"], "cannot be written, because of .*frame001.png"),
+     "--output .*frame001.gif: lies in --truth data/val/val_img.*choose another --output"),
+    (["--data_dir", "data", "--split", "val", "--out", "data/val/val_img/frame001.png"],
+     "--out .*frame001.png/pred_seq.gif: lies in --data_dir data"),
     (["--data_dir", "data", "--output", "x.gif"], "--output cannot be given with --data_dir"),
     (["--data_dir", "data"], "data/test: no such folder"),
 ]
@@ -354,3 +356,106 @@ def test_predictions(words, message, end_of, tmp_path):
     before = _files(tmp_path)
     _refused(end_of("predict", "--model", STUDIO, *words), message)
     assert _files(tmp_path) == before
+
+
+# ---------------------------------------------------------------------- outputs
+
+def _made_run(root, export, **settings):
+    """The folder of a run, and its exported model, as training leaves them."""
+    (root / "checkpoints").mkdir(parents=True)
+    (root / "config.json").write_text(Config(preset="debug", export_dir=str(export), **settings).to_json())
+    (root / "lock").write_text("0123456789abcdef\n")
+    (root.parent / export).mkdir(parents=True)
+    (root.parent / export / "saved_model.pb").touch()
+    write_owner(root.parent / export, "0123456789abcdef", finished=False)
+
+
+DEBUG = ["train", "--preset", "debug"]
+SHIPPED = ["--model", STUDIO]
+OVERLAPS = [
+    ([*DEBUG, "--run_dir", "saved_models/q3"], "--export_dir .*: is the same as --run_dir"),
+    ([*DEBUG, "--run_dir", "exp/run", "--export_dir", "exp"], "--export_dir exp: contains --run_dir exp/run"),
+    ([*DEBUG, "--run_dir", "exp", "--export_dir", "exp/checkpoints"], "--export_dir .*: lies in --run_dir exp"),
+    ([*DEBUG, "--run_dir", "exp", "--export_dir", "exp/../exp"], "--export_dir .*: is the same as --run_dir exp"),
+    ([*DEBUG, "--run_dir", "exp", "--export_dir", "alias/exp"], "--export_dir alias/exp: is the same as --run_dir exp"),
+    ([*DEBUG, "--run_dir", "run", "--export_dir", "run/samples"], "--export_dir run/samples: lies in --run_dir run"),
+    ([*DEBUG, "--run_dir", "run/x", "--export_dir", "y"], "--run_dir run/x: would be written into the run"),
+    ([*DEBUG, "--run_dir", "x", "--export_dir", "model/y"], "--export_dir .* into the exported model"),
+    ([*DEBUG, "--data_dir", "data", "--run_dir", "data/run"], "--run_dir data/run: lies in --data_dir data"),
+    ([*DEBUG, "--data_dir", ".", "--run_dir", "x"], "--run_dir x: lies in --data_dir ."),
+    ([*DEBUG, "--data_dir", "data", "--export_dir", "data"], "--export_dir data: is the same as --data_dir data"),
+    ([*DEBUG, "--init_from", "model", "--export_dir", "model"], "--export_dir model: is the same as --init_from model"),
+    ([*DEBUG, "--init_from", "exp/model", "--export_dir", "exp"], "--export_dir exp: contains --init_from exp/model"),
+    ([*DEBUG, "--run_dir", ".cvae_tf_cache"], "--run_dir .*: .cvae_tf_cache is a name that the program uses itself"),
+    ([*DEBUG, "--export_dir", "models/.x.77.tmp"], ".x.77.tmp is a name that the program uses itself"),
+    ([*DEBUG, "--export_dir", ".x.7.old/y"], ".x.7.old is a name that the program uses itself"),
+    ([*DEBUG, "--export_dir", ".x.lock"], ".x.lock is a name that the program uses itself"),
+    ([*DEBUG, "--export_dir", "link"], "link: is a link, which would be replaced"),
+    ([*DEBUG, "--export_dir", "dangling"], "dangling: is a link, which would be replaced"),
+    ([*DEBUG, "--export_dir", "mine.txt"], "mine.txt: is no folder"),
+    ([*DEBUG, "--export_dir", "pipe"], "pipe: is no folder"),
+    ([*DEBUG, "--run_dir", "new", "--export_dir", "model"], "model: belongs to another run than new"),
+    ([*DEBUG, "--run_dir", "run", "--fresh", "--export_dir", "others"], "others: belongs to another run than run"),
+    (["study", "--out", "data"], "data: is no study"),
+    (["study", "--out", "data/s", "--data_dir", "data"], "--out data/s: lies in --data_dir data"),
+    (["compare", "run", "--out", "run/plots"], "--out run/plots: lies in RUN run"),
+    (["compare", "run", "--out", "run"], "--out run: is the same as RUN run"),
+    (["studio", "run/x"], "OUT run/x: would be written into the run"),
+    (["studio", ".x.lock"], ".x.lock is a name"),
+    (["import-torch", "x.ckpt", "--out", "model", "--overwrite"], "model: .* with the run.json in it"),
+    (["evaluate", *SHIPPED, "--data_dir", "data", "--out", "data/x"], "--out data/x: lies in --data_dir data"),
+    (["evaluate", *SHIPPED, "--out", STUDIO], "--out .*: is the same as --model"),
+    (["evaluate", *SHIPPED, "--out", "plots"], "plots: is no earlier report"),
+    (["predict", *SHIPPED, "--output", "null.gif"], "null.gif: is a link"),
+    (["predict", *SHIPPED, "--output", "/dev/null"], "is there already"),
+    (["predict", *SHIPPED, "--output", "pipe.gif", "--overwrite"], "pipe.gif: is no plain file"),
+    (["predict", *SHIPPED, "--output", "mine.gif"], "mine.gif: exists already, and this command did not make it"),
+    (["predict", *SHIPPED, "--output", "table.gif"], "table.csv: exists already, and this command did not make it"),
+    (["predict", *SHIPPED, "--output", "plot.gif"], "plot.png: exists already, and this command did not make it"),
+    (["predict", *SHIPPED, "--output", "run/samples/epoch_001.gif", "--overwrite"], "would be written into the run"),
+    (["predict", *SHIPPED, "--output", f"{STUDIO}/film.gif"], "--output .*: lies in --model"),
+    (["predict", *SHIPPED, "--data_dir", "data", "--split", "val", "--csv", "/dev/null"], "null: is no plain file"),
+    (["predict", *SHIPPED, "--data_dir", "data", "--split", "val", "--csv", "pipe", "--overwrite"],
+     "pipe: is no plain file"),
+    (["predict", *SHIPPED, "--data_dir", "data", "--split", "val", "--csv", "data/val/val_img/frame001.png",
+      "--overwrite"], "--csv data/val/val_img/frame001.png: lies in --data_dir data"),
+    (["predict", *SHIPPED, "--data_dir", "data", "--split", "val", "--csv", "mine.txt"], "mine.txt: exists already"),
+    (["predict", *SHIPPED, "--data_dir", "data", "--split", "val", "--out", "films"], "pred_seq.gif: exists already"),
+    (["predict", *SHIPPED, "--data_dir", "data", "--split", "val", "--csv", "predictions/pred_seq.gif", "--out",
+      "predictions"], "--csv .*: is the same as --out predictions/pred_seq.gif"),
+]
+
+
+def _content(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("words, message", OVERLAPS, ids=[" ".join(map(str, words)) for words, _ in OVERLAPS])
+def test_outputs(words, message, end_of, tmp_path):
+    _tree(tmp_path / "data")
+    _made_run(tmp_path / "run", "model")
+    _made_run(tmp_path / "elsewhere" / "run2", "../others")
+    write_owner(tmp_path / "others", "fedcba9876543210", finished=True)
+    for name in ("mine.txt", "mine.gif", "table.csv", "plot.png", "films/pred_seq.gif", "plots/psnr.png",
+                 "run/samples/epoch_001.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    for name, target in (("link", "data"), ("dangling", "nowhere"), ("null.gif", "/dev/null"), ("alias", ".")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("pipe", "pipe.gif"):
+        os.mkfifo(tmp_path / name)
+    before = _content(tmp_path)
+    _refused(end_of(*words), message)
+    assert _content(tmp_path) == before
+
+
+def test_what_the_program_made_is_replaced_and_else_only_on_request(end_of, tmp_path):
+    words = ["predict", *SHIPPED, "--data_dir", _tree(tmp_path / "data", 3), "--split", "val", "--csv", "x.csv"]
+    for _ in range(2):
+        assert end_of(*words).code == 0
+    made = _content(tmp_path / "predictions") | {tmp_path / "x.csv": (tmp_path / "x.csv").read_bytes()}
+    for path in made:
+        path.write_text("mine")
+        _refused(end_of(*words), f"{path.name}: exists already.*--overwrite")
+        assert path.read_text() == "mine" and end_of(*words, "--overwrite").code == 0
+        assert path.read_bytes() == made[path]

@@ -46,9 +46,17 @@ def test_training_tells_where_everything_is(trained):
         assert film.n_frames == 31 and film.size == (2 * (3 * 64 + 2), 64)
 
 
-def test_predict_without_flags_takes_the_newest_model_and_the_studio(trained):
+def test_predict_without_flags_takes_a_finished_model_that_is_no_debug_model(trained):
     folder, _ = trained
-    text = _run(folder, "predict", "--scale", "1")
+    first, *_ = _run(folder, "predict", "--scale", "1", "--output", "shipped.gif").splitlines()
+    assert first == f"Model {SHIPPED} (the newest that is finished; --model takes another)"
+
+
+def test_predict_without_poses_takes_the_studio(trained):
+    folder, _ = trained
+    text = _run(folder, "predict", "--model", "saved_models/debug-1", "--scale", "1")
+    assert text.startswith("Model saved_models/debug-1\n")
+    assert json.loads((folder / "saved_models/debug-1/run.json").read_text())["finished"] is True
     assert "prediction.gif: 630 frames by saved_models/debug-1 (truth, pose, prediction)" in text
     with Image.open(folder / "prediction.gif") as film:
         assert film.n_frames == 630 and film.size == (3 * 64 + 2, 32)

@@ -4,6 +4,17 @@ The folder NAME holds ``NAME_img.npy`` and ``NAME_label.npy``, frames and poses,
 pose n are of the same instant. They are mapped into memory, so that they may be larger than it. The optional
 ``NAME_starts.txt`` has the number, from 0, of the first frame of each uncut sequence, one per line; without it, all
 frames are one sequence. The cache adds ``NAME_stamp.json``: which images were decoded, and the checksum of the pixels.
+
+What is noticed, at the next start, when data have changed:
+
+- arrays up to 1 GiB: any pixel. Larger ones: a change in a hundred frames, evenly spaced, in the number of frames, or
+  in the files' times of writing, which ``cp -p`` keeps.
+- decoded images: a name, a size, a time of writing, or a time of change, which the system sets itself: an image that
+  takes the place of another of equal size and time is noticed too. Not noticed is what the disk itself damages in an
+  image that is cached.
+- a cache: as arrays; but of a larger one no times.
+
+While a command runs, nothing is noticed, and mapped arrays must not be made shorter.
 """
 
 import hashlib
@@ -14,11 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf.data import images
-from cvae_tf.errors import InputError
-from cvae_tf.files import atomic, clean_up
+from cvae_tf.errors import InputError, say
+from cvae_tf.files import atomic, clean_up, plain
 
-CACHE_VERSION = "3"  # raise it when decoding or resizing changes
-CHECKED = 2**30  # bytes up to which the checksum of a cache is compared at each start, which takes half a second
+CACHE_VERSION = "4"  # raise it when decoding or resizing changes
+CHECKED = 2**30  # bytes of frames and poses up to which all are read at each start, which takes a second for a GiB
 
 
 def read_arrays(folder, height, width):
@@ -30,8 +41,8 @@ def read_arrays(folder, height, width):
 
     Returns:
         ``(frames, poses, sequences, checksum)``: two (N, height, width, 3) uint8, (start, length) of each uncut
-        sequence, and the checksum of all pixels in a cache, of a hundred frames elsewhere. None if there are no
-        arrays.
+        sequence, and the checksum of all pixels; of more than `CHECKED` bytes that are no cache, of a hundred frames
+        and the files' times. None if there are no arrays.
 
     Raises:
         InputError: a file is missing, cannot be read or is damaged, or an array has another shape or type.
@@ -39,42 +50,48 @@ def read_arrays(folder, height, width):
     folder = Path(folder)
     frame_path, pose_path = (folder / f"{folder.name}_{kind}.npy" for kind in ("img", "label"))
     stamp = folder / f"{folder.name}_stamp.json"
-    if not any(path.exists() for path in (frame_path, pose_path, stamp)):
+    if not any(os.path.lexists(path) for path in (frame_path, pose_path, stamp)):
         return None
     frames, poses = (_read_array(path, height, width) for path in (frame_path, pose_path))
     if len(frames) != len(poses):
         raise InputError(f"{pose_path}: has {len(poses)} poses for {len(frames)} frames; each frame needs its pose")
     sequences = _read_starts(folder / f"{folder.name}_starts.txt", len(frames))
-    if not stamp.exists():
-        sample = np.linspace(0, len(frames) - 1, min(len(frames), 100)).astype(int)  # each is a seek on the disk
-        return frames, poses, sequences, checksum(frames[sample], poses[sample])
+    all_checked = frames.nbytes + poses.nbytes <= CHECKED
+    if not os.path.lexists(stamp):
+        times = [path.stat().st_mtime_ns for path in (frame_path, pose_path)]
+        return frames, poses, sequences, checksum(frames, poses) if all_checked else _sample(frames, poses, times)
     try:
-        expected = json.loads(stamp.read_text())["checksum"]
+        saved = json.loads(plain(stamp).read_text(encoding="utf-8"))
+        pixels, sample = saved["checksum"], saved.get("sample")
     except Exception as error:
-        raise InputError(f"{stamp}: cannot be read ({error}); expected a JSON file with a checksum") from error
-    if frames.nbytes + poses.nbytes <= CHECKED and checksum(frames, poses) != expected:
+        raise InputError(f"{stamp}: cannot be read ({error}); expected a JSON file with checksums") from error
+    if checksum(frames, poses) != pixels if all_checked else _sample(frames, poses, pixels) != sample:
         raise InputError(f"{folder}: is damaged (the checksum of its pixels differs)")
-    return frames, poses, sequences, expected
+    return frames, poses, sequences, pixels
 
 
 def _read_array(path, height, width):
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        found = f"{array.shape} and type {array.dtype}" + ("" if array.flags.c_contiguous else " in Fortran order")
+        array = np.lib.format.open_memmap(plain(path), mode="r")  # unlike `np.load`, takes no archive and no pickle
+        surplus = path.stat().st_size - array.offset - array.nbytes
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({error}); expected an array of pixels") from error
-    if array.shape[1:] != (height, width, 3) or not len(array) or not found.endswith("uint8"):
-        raise InputError(f"{path}: has shape {found}; expected (N, {height}, {width}, 3) and type uint8, or other "
-                         "--frame_H and --frame_W")
+    order = "" if array.flags.c_contiguous else " in Fortran order"
+    if array.shape[1:] != (height, width, 3) or not len(array) or array.dtype != np.uint8 or order:
+        raise InputError(f"{path}: has shape {array.shape} and type {array.dtype}{order}; expected (N, {height}, "
+                         f"{width}, 3) and type uint8, or other --frame_H and --frame_W")
+    if surplus:
+        raise InputError(f"{path}: is damaged; expected {len(array)} frames, as its header says, received {surplus} "
+                         "bytes more")
     return array
 
 
 def _read_starts(path, count):
     """(start, length) of each uncut sequence, from a file with their starts; all one sequence without the file."""
     starts = [0]
-    if path.exists():
+    if os.path.lexists(path):
         try:
-            starts = [int(line) for line in path.read_text().split()]
+            starts = [int(line) for line in plain(path).read_text(encoding="utf-8").split()]
         except Exception as error:
             raise InputError(f"{path}: cannot be read ({error}); expected one whole number per line") from error
         if starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= count:
@@ -102,7 +119,8 @@ def decode(root, name, frame_paths, pose_paths, height, width):
 
     Args:
         root: folder of the data set.
-        name: beginning of the cache's name, which also depends on the names, sizes and times of the images.
+        name: beginning of the cache's name, which also depends on the folder and the names, sizes and times of the
+            images; so the cache of a copy, or of images that were given other permissions, is made anew.
         frame_paths, pose_paths: paths of the images in ``root``, as many of each.
         height, width: size of a frame in pixels.
 
@@ -114,38 +132,44 @@ def decode(root, name, frame_paths, pose_paths, height, width):
     """
     paths = [*frame_paths, *pose_paths]
     try:
-        listing = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        listing = [(str(path.relative_to(root)), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                   for path, found in ((path, path.stat()) for path in paths)]
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
     listed = hashlib.sha256(repr((CACHE_VERSION, str(root.resolve()), listing)).encode()).hexdigest()
     name = f"{name}_{height}x{width}_{listed[:16]}"
     user_caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    places = root / ".cvae_tf_cache", user_caches / "cvae_tf"
+    places, sequences = (root / ".cvae_tf_cache", user_caches / "cvae_tf"), images.uncut(frame_paths)
     for folder in places:
         try:
-            if (folder / name / f"{name}_stamp.json").exists():
-                return read_arrays(folder / name, height, width)
+            if os.path.lexists(folder / name / f"{name}_stamp.json"):
+                frames, poses, _, pixels = read_arrays(folder / name, height, width)
+                return frames, poses, sequences, pixels
         except Exception as error:
-            print(f"{folder / name}: not used, made anew ({error})", flush=True)
-    (w, h), (pose_w, pose_h) = images.image_size(frame_paths[0]), images.image_size(pose_paths[0])
-    if abs(w * pose_h / (h * pose_w) - 1) > 0.01:
-        raise InputError(f"{pose_paths[0]}: {pose_w}x{pose_h} pixels are not of the shape of the frames, {w}x{h}")
-    print(f"Reading {len(paths)} images of {root} at {height}x{width} pixels", flush=True)
+            say(f"{folder / name}: not used, made anew ({error})")
+    say(f"Reading {len(paths)} images of {root} at {height}x{width} pixels")
     frames, poses = (images.read_images(part, height, width) for part in (frame_paths, pose_paths))
-    sequences, pixels = images.uncut(frame_paths), checksum(frames, poses)
-    stamp = {"images": listed, "size": [height, width], "checksum": pixels}
+    pixels = checksum(frames, poses)
+    stamp = {"images": listed, "size": [height, width], "checksum": pixels, "sample": _sample(frames, poses, pixels)}
     for folder in places:
         try:
             clean_up(folder, older_than=24 * 3600)  # of killed processes; others may be writing now
             write_arrays(folder / name, frames, poses, sequences, stamp)
             break
         except InputError as error:
-            print(f"Not cached there: {error}", flush=True)
+            say(f"Not cached there: {error}")
     return frames, poses, sequences, pixels
 
 
-def checksum(frames, poses):
-    """The first 16 hexadecimal digits of the SHA-256 of frames and poses."""
-    digest = hashlib.sha256(frames)
-    digest.update(poses)
+def checksum(*parts):
+    """The first 16 hexadecimal digits of the SHA-256 of frames and poses, or other bytes, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def _sample(frames, poses, about):
+    """The checksum of a hundred frames with their poses, each of which is a seek on the disk, and of ``about``."""
+    sample = np.linspace(0, len(frames) - 1, min(len(frames), 100)).astype(int)
+    return checksum(frames[sample], poses[sample], repr((len(frames), about)).encode())

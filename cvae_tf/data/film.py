@@ -7,7 +7,7 @@ from PIL import Image
 from PIL.GifImagePlugin import getdata
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import atomic
+from cvae_tf.files import MARK, atomic
 
 
 def to_uint8(frames):
@@ -88,7 +88,8 @@ def mp4_writer(path, fps=20, scale=1):
                             mode="edge")
             if encoder is None:
                 encoder = write_frames(str(unfinished), (width, height), fps=fps, codec="libx264", quality=8,
-                                       macro_block_size=2, output_params=["-f", "mp4"])
+                                       macro_block_size=2,
+                                       output_params=["-f", "mp4", "-metadata", f"comment={MARK.decode()}"])
                 encoder.send(None)
                 stack.callback(encoder.close)
             for frame in frames:
@@ -143,7 +144,8 @@ def _palette(frames):
 
 
 def _header(width, height, palette):
-    """The beginning of a GIF: its size in pixels, the palette of all frames, and endless repetition."""
+    """The beginning of a GIF: its size in pixels, the palette of all frames, endless repetition, and a comment."""
     size = np.array([width, height], "<u2").tobytes()
     colours = bytes(palette[:768]).ljust(768, b"\0")
-    return b"GIF89a" + size + b"\xf7\0\0" + colours + b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"
+    comment = b"!\xfe" + bytes([len(MARK)]) + MARK + b"\0"
+    return b"GIF89a" + size + b"\xf7\0\0" + colours + b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0" + comment

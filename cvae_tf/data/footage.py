@@ -144,6 +144,7 @@ def _read_split(root, split, height, width, max_frames):
     found = arrays.read_arrays(folder, height, width)
     if not found:
         frame_paths, pose_paths = images.pair(folder / f"{split}_img", folder / f"{split}_label")
+        images.check_shapes(frame_paths[0], pose_paths[0], height, width)
         names = tuple(frame_paths[:max_frames or None])
         found = arrays.decode(root, split, names, pose_paths[:len(names)], height, width)
     frames, poses, sequences, checksum = found

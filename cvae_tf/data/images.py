@@ -13,8 +13,9 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, say
 
+SQUEEZED = 0.1  # how far images may be from the shape of the frames: width by height, as a share
 FORMATS = ("PNG", "JPEG")  # whatever the file's name says; Pillow's other decoders are never started
 
 
@@ -99,7 +100,9 @@ def _header(path):
         with Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"an animation of {image.n_frames} images")
-            return image.size, image.mode
+            found = image.size, image.mode
+            image.verify()  # a PNG's checksums, some of which decoding passes over
+            return found
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -107,6 +110,41 @@ def _header(path):
 def _unreadable(path, error):
     reason = "neither a PNG nor a JPEG file" if isinstance(error, UnidentifiedImageError) else error
     return InputError(f"{path}: not a readable image ({reason}); replace or remove it")
+
+
+def distance(size, other):
+    """How far two sizes, (width, height), are from one shape: 0.1 if one is 10 percent wider for its height."""
+    ratio = size[0] * other[1] / (size[1] * other[0])
+    return max(ratio, 1 / ratio) - 1
+
+
+def check_shapes(path, pose_path, height, width):
+    """Check that an image has the shape of its pose, and about that of a model's frames.
+
+    Returns:
+        A note for readers of the results, which is printed as well, if the image is squeezed into the frames by 1 to 10
+        percent; otherwise nothing.
+
+    Raises:
+        InputError: an image is unreadable, the pose's shape differs from the image's by more than 1 percent, or the
+            frames' shape by more than `SQUEEZED`.
+    """
+    size, pose, frame = image_size(path), image_size(pose_path), (width, height)
+    if distance(size, pose) > 0.01:
+        raise InputError(f"{pose_path}: {pose[0]}x{pose[1]} pixels are not of the shape of the frames, "
+                         f"{size[0]}x{size[1]} in {path}; draw the poses on the frames, or cut both alike")
+    if distance(size, frame) > SQUEEZED:
+        heights = sorted(range(8, min(1024, size[1]) + 1, 8), key=lambda h: abs(h - height))
+        fitting = [(h, w) for h in heights if 8 <= (w := round(h * size[0] / size[1] / 8) * 8) <= min(1024, size[0])]
+        close = next((f"--frame_H {h} --frame_W {w}" for limit in (0.01, SQUEEZED) for h, w in fitting[:4]
+                      if distance(size, (w, h)) <= limit), "other --frame_H and --frame_W")
+        raise InputError(f"{path}: {size[0]}x{size[1]} pixels are not of the shape of the model's {width}x{height}; "
+                         f"give images of that shape, or a model of other frames (train with {close})")
+    if distance(size, frame) <= 0.01:
+        return ""
+    note = f"Images of {size[0]}x{size[1]} pixels were squeezed into the model's {width}x{height}, as in training."
+    say(f"{path.parent}: {note}")
+    return note
 
 
 def read_image(path, height, width, size=None):

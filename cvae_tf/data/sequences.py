@@ -8,7 +8,7 @@ import numpy as np
 
 from cvae_tf.config import STUDIO
 from cvae_tf.data import arrays, images
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, printable
 from cvae_tf.studio import scene as studio
 
 STUDIO_TEST = range(1001, 1006)  # numbers that no training uses; five sequences, as in the lab's test
@@ -19,7 +19,7 @@ class Sequence:
     """An uncut sequence.
 
     Attributes:
-        name: name in reports, unlike any other's.
+        name: name in reports, unlike any other's, `printable`.
         frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t are of the same instant.
         note: remark for the readers of a report, or nothing.
     """
@@ -64,7 +64,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
             if len(frame_paths) < poses:
                 raise InputError(f"{frame_folder}: {len(frame_paths)} true frames for {poses} poses in {pose_folder}; "
                                  "an evaluation needs the true frame of every pose")
-            note = _squeezed(frame_paths[0], height, width)
+            note = images.check_shapes(frame_paths[0], pose_paths[0], height, width)
             cache = f"{folder.name}_{name}" if name else folder.name
             decoded = arrays.decode(folder.parent, cache, frame_paths, pose_paths, height, width)
             found += _cut(name, [path.stem for path in frame_paths], decoded, note)
@@ -79,7 +79,7 @@ def _cut(name, frame_names, decoded, note):
     spans = [f"{frame_names[start]} to {frame_names[start + length - 1]}" for start, length in parts]
     if name:
         spans = [name] if len(parts) == 1 else [f"{name}: {span}" for span in spans]
-    return [Sequence(span, frames[start:start + length], poses[start:start + length], note)
+    return [Sequence(printable(span), frames[start:start + length], poses[start:start + length], note)
             for span, (start, length) in zip(spans, parts, strict=True) if length > 1]
 
 
@@ -129,11 +129,3 @@ def sequence_folders(folder):
         raise InputError(f"{lacks / name}: no such folder, for the sequence in {has / name}")
     names = sorted(below, key=lambda name: (int("0" + "".join(re.findall(r"\d", name))), name))
     return [(name, frame_root / name, pose_root / name) for name in names]
-
-
-def _squeezed(path, height, width):
-    """A note if an image has another shape than the model's frames, or nothing."""
-    w, h = images.image_size(path)
-    if abs(w * height / (h * width) - 1) > 0.01:
-        return f"Images of {w}x{h} pixels were squeezed into the model's {width}x{height}, as in training."
-    return ""

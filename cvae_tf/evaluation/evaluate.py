@@ -13,8 +13,9 @@ import numpy as np
 from cvae_tf.config import STUDIO, check_ranges, studio_of
 from cvae_tf.data.film import to_uint8
 from cvae_tf.data.images import to_float
-from cvae_tf.data.sequences import load_sequences
+from cvae_tf.data.sequences import load_sequences, split_folder
 from cvae_tf.evaluation import metrics, summary
+from cvae_tf.files import check_paths
 
 # A latent dimension is active if the variance of its posterior mean over the data is above this (Burda et al., 2016).
 ACTIVE_VARIANCE = 0.01
@@ -165,6 +166,8 @@ def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, tempera
                  samples=samples, seed=seed, temperature=temperature)
     names = [Path(name).absolute().name for name in (model.path, data_dir, split)]
     out = Path(out or Path("reports") / "-".join(names))
+    place = None if data_dir == STUDIO else split_folder(data_dir, split)
+    check_paths({"--model": model.path, "--data_dir": place and data_dir, "--split": place}, {"--out": out})
     report.check(out)
     studio = studio_of(model.path) if data_dir == STUDIO else {}
     sequences = load_sequences(data_dir, split, model.height, model.width, **studio)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cvae_tf.files import atomic
+from cvae_tf.files import MARK, atomic
 
 matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a folder's name is not a formula
 
@@ -78,7 +78,7 @@ def psnr_per_frame_png(curves, title=""):
 def png(figure):
     """A figure's PNG bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format="png", metadata={"Comment": MARK.decode()})
     return stream.getvalue()
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf.config import STUDIO, Config, load_config
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, printable
 from cvae_tf.evaluation.plots import Line, line_figure, save_figure
 from cvae_tf.evaluation.tables import markdown
-from cvae_tf.files import atomic, check_replaceable, read_csv, write_csv
+from cvae_tf.files import atomic, check_paths, check_replaceable, read_csv, write_csv
 from cvae_tf.training.run import RunFolders
 
 FORCING = ("tfr", "tfr_d_step", "tfr_sde", "tfr_draw")
@@ -29,6 +29,8 @@ class Run:
         path: of its folder, absolute.
         config: its `Config`.
         epochs: column of ``metrics.csv`` -> (epochs,) floats; NaN where the cell is empty.
+        stopped: of a run that ``--max_minutes`` stopped, the validation then: column of ``stopped.csv`` -> (1,) floats;
+            else empty.
         curves: ``prior``, ``posterior`` and ``copy-first`` -> (T,) PSNR in dB of the best validation; empty before the
             first validation.
     """
@@ -37,29 +39,36 @@ class Run:
     path: Path
     config: Config
     epochs: dict
+    stopped: dict
     curves: dict
 
     def validations(self, column):
-        """Epochs, counted from 1, and values of a column that is filled in validated epochs only."""
+        """Number of epochs behind each validation, not always whole for the last, and values of its column."""
         values = self.epochs[column]
         filled = ~np.isnan(values)
-        return self.epochs["epoch"][filled] + 1, values[filled]
+        return (np.append(self.epochs["epoch"][filled] + 1, self.stopped.get("epochs", [])),
+                np.append(values[filled], self.stopped.get(column, [])))
 
 
 def load_run(folder):
     """Read the folder of a run: a `Run`.
 
     Raises:
-        InputError: the folder is missing or is not that of a run, or the run has no completed epoch.
+        InputError: the folder is missing or is not that of a run, or nothing of the run was saved.
     """
     folders = RunFolders(Path(folder))
     if not folders.config.is_file():
         raise InputError(f"{folder}: no config.json in this folder; give the folder of a run, such as runs/demo-1")
     config = load_config(folders.config)
-    if not folders.metrics.is_file():
-        raise InputError(f"{folder}: no metrics.csv in this folder; let the run complete an epoch first")
-    epochs = _columns(folders.metrics, ("epoch", "loss", "mse", "kl", "beta", "tfr", "val_psnr_prior",
-                                        "val_psnr_posterior", "val_psnr_copy_first", "seconds"))
+    validated = ("val_psnr_prior", "val_psnr_posterior", "val_psnr_copy_first")
+    columns = ("epoch", "loss", "mse", "kl", "beta", "tfr", *validated, "seconds")
+    if folders.metrics.is_file():
+        epochs = _columns(folders.metrics, columns)
+    elif any(folders.checkpoints.glob("step_*.npz")):  # stopped within its first epoch
+        epochs = dict.fromkeys(columns, np.zeros(0))
+    else:
+        raise InputError(f"{folder}: no metrics.csv and no checkpoint in this folder; let the run begin first")
+    stopped = _columns(folders.stopped, ("epochs", *validated)) if folders.stopped.is_file() else {}
     if not np.array_equal(epochs["epoch"], np.arange(len(epochs["epoch"]))):
         raise InputError(f"{folders.metrics}: the column epoch must be 0, 1, 2, ...; is this file complete?")
     curves = {}
@@ -67,7 +76,7 @@ def load_run(folder):
         table = _columns(folders.psnr_per_frame, ("psnr_prior", "psnr_posterior", "psnr_copy_first"))
         curves = {name.removeprefix("psnr_").replace("_", "-"): values for name, values in table.items()}
     path = Path(folder).resolve()
-    return Run(path.name, path, config, epochs, curves)
+    return Run(printable(path.name), path, config, epochs, stopped, curves)
 
 
 def _columns(path, names):
@@ -164,7 +173,8 @@ def panels_by(factor, runs, lines):
 # ---------------------------------------------------------------------- figures and table
 
 def _per_epoch(column):
-    return lambda run, label: [Line(label, run.epochs["epoch"] + 1, run.epochs[column])]
+    return lambda run, label: ([Line(label, run.epochs["epoch"] + 1, run.epochs[column])]
+                               if len(run.epochs["epoch"]) else [])
 
 
 def _per_validation(run, label):
@@ -181,11 +191,12 @@ def _per_frame(run, label):
 def _schedule(column, factor, runs):
     """One panel with each schedule of ``column`` once; of runs with equal settings, that of the longest run."""
     drawn = {}
+    runs = [run for run in runs if len(run.epochs["epoch"])]
     for run, text in zip(runs, labels(runs, (*factor, "num_epoch")), strict=True):
         line = Line(text or column, run.epochs["epoch"] + 1, run.epochs[column])
         if text not in drawn or len(drawn[text].x) < len(line.x):
             drawn[text] = line
-    return {"": list(drawn.values())}
+    return {"": list(drawn.values())} if drawn else {}
 
 
 _LOSS, _PRIOR = "training loss (MSE + beta x nats)", "validation PSNR, z from the prior (dB)"
@@ -206,32 +217,33 @@ FIGURES = (*_CURVES, *_SCHEDULES)
 
 
 def figures(runs):
-    """Name, one of `FIGURES` -> Matplotlib figure. Without any validation, the figures of validations are left out."""
-    panels = {name: panels_by(factor, runs, lines) for name, (factor, lines, *_) in _CURVES.items()}
-    drawn = {name: line_figure(panels[name], xlabel, ylabel, log=log)
-             for name, (*_, xlabel, ylabel, log) in _CURVES.items() if any(panels[name].values())}
-    return drawn | {name: line_figure(_schedule(column, factor, runs), "epoch", ylabel)
-                    for name, (factor, column, ylabel) in _SCHEDULES.items()}
+    """Name, one of `FIGURES` -> Matplotlib figure. Figures without a line are left out."""
+    panels = {name: (panels_by(factor, runs, lines), *axes) for name, (factor, lines, *axes) in _CURVES.items()}
+    panels |= {name: (_schedule(column, factor, runs), "epoch", label, False)
+               for name, (factor, column, label) in _SCHEDULES.items()}
+    return {name: line_figure(lines, xlabel, ylabel, log=log)
+            for name, (lines, xlabel, ylabel, log) in panels.items() if any(lines.values())}
 
 
 def table(runs):
     """Header and rows of a table of final and best numbers, one row for each run.
 
     Columns ``final_*`` are of the last completed epoch, or the last validation; ``best_*`` are of the validation with
-    the highest PSNR, z from the prior. Epochs count from 1, PSNR is in dB, KL in nats per clip; ``minutes`` are those
-    of training and validation. Cells without a number are empty.
+    the highest PSNR, z from the prior; the one at a stop by ``--max_minutes`` counts too. Epochs count from 1, PSNR is
+    in dB, KL in nats per clip; ``minutes`` are those of training and validation. Cells without a number are empty.
     """
     header = ["run", "settings", "epochs", "of", "final_loss", "final_mse", "final_kl", "final_psnr_prior",
               "final_psnr_posterior", "best_psnr_prior", "best_epoch", "psnr_copy_first", "minutes"]
     rows = []
     for run, text in zip(runs, _full_labels(runs), strict=True):
-        final = [f"{run.epochs[name][-1]:.5g}" for name in ("loss", "mse", "kl")]
+        final = [f"{value:.5g}" for name in ("loss", "mse", "kl") for value in run.epochs[name][-1:]] or [""] * 3
         when, prior = run.validations("val_psnr_prior")
         validated = [""] * 5
         if len(prior):
             best = int(np.argmax(prior))
             posterior, copied = (run.validations(f"val_psnr_{name}")[1][-1] for name in ("posterior", "copy_first"))
-            validated = [f"{prior[-1]:.2f}", f"{posterior:.2f}", f"{prior[best]:.2f}", int(when[best]), f"{copied:.2f}"]
+            validated = [f"{prior[-1]:.2f}", f"{posterior:.2f}", f"{prior[best]:.2f}", f"{when[best]:.4g}",
+                         f"{copied:.2f}"]
         rows.append([run.name, text, len(run.epochs["epoch"]), run.config.num_epoch, *final, *validated,
                      f"{np.nansum(run.epochs['seconds']) / 60:.1f}"])
     return header, rows
@@ -247,6 +259,7 @@ def compare(runs, out):
     Raises:
         InputError: a folder is not that of a run, or ``out`` holds other files or cannot be written.
     """
+    check_paths({"RUN": [Path(run) for run in runs]}, {"--out": out})
     written = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
     check_replaceable(out, ["table.csv", "table.md", *written], "earlier comparison", "--out")
     once = {Path(folder).resolve(): folder for folder in runs}.values()

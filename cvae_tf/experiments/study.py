@@ -3,14 +3,17 @@
 The nine runs have the same data, seed and number of steps, and follow each other. A study that was stopped continues.
 """
 
+import contextlib
 import dataclasses
 import json
+import shlex
+import signal
 import time
 from pathlib import Path
 
-from cvae_tf.config import check_ranges
-from cvae_tf.errors import InputError
-from cvae_tf.files import atomic, read_csv
+from cvae_tf.config import PRESETS, STUDIO, Config, check_ranges
+from cvae_tf.errors import InputError, Interrupted, printable
+from cvae_tf.files import atomic, check_paths, check_replaceable, plain, read_csv
 from cvae_tf.model.schedules import KL_ANNEAL_TYPES
 from cvae_tf.training.run import RunFolders
 
@@ -62,6 +65,15 @@ def study(config, out, minutes_per_run=0.0):
         InputError: a value is out of range, ``out`` holds another study, or a run cannot be trained.
     """
     check_ranges(dict(minutes_per_run=(0, 10_000)), minutes_per_run=minutes_per_run)
+    check_paths({"--data_dir": None if config.data_dir == STUDIO else config.data_dir,
+                 "--init_from": config.init_from or None}, {"--out": out})
+    if not (Path(out) / "study.json").exists():
+        check_replaceable(out, [], "study", "--out")  # a new study needs an empty folder
+    if config.deterministic:
+        from cvae_tf.training.build import make_deterministic
+
+        make_deterministic()  # before anything below starts TensorFlow
+    command = _command(config, out, minutes_per_run)
     runs = plan(_shared_settings(config, out, minutes_per_run), out)
     began, trained = time.monotonic(), 0
     for number, run in enumerate(runs, 1):
@@ -72,7 +84,8 @@ def study(config, out, minutes_per_run=0.0):
         left = (f"; about {(time.monotonic() - began) / trained * (len(runs) - number + 1) / 60:.0f} minutes left"
                 if trained else "")
         print(f"\nstudy: run {number} of {len(runs)}, {name}{left}", flush=True)
-        _train(run)
+        with _explaining_how_to_continue(command):
+            _train(run, command)
         trained += 1
     from cvae_tf.experiments.compare import compare  # imports Matplotlib
 
@@ -87,11 +100,11 @@ def _shared_settings(config, out, minutes_per_run):
     asked = {"minutes_per_run": minutes_per_run, **dataclasses.asdict(config)}
     if settings.exists():
         try:
-            saved = json.loads(settings.read_text())
+            saved = json.loads(plain(settings).read_text(encoding="utf-8"))
             steps = saved["steps_per_epoch"]
             if minutes_per_run == saved["minutes_per_run"] > 0:
                 asked["steps_per_epoch"] = steps
-            differ = [name for name in asked if asked[name] != saved[name]]
+            differ = [name for name in asked if name not in CHOSEN and asked[name] != saved[name]]
         except Exception as error:
             raise InputError(f"{settings}: not the settings of a study ({error}); choose another --out") from error
         if differ:
@@ -108,7 +121,34 @@ def _shared_settings(config, out, minutes_per_run):
     return config
 
 
-def _train(config):
+def _command(config, out, minutes_per_run):
+    """The command line that begins or continues a study."""
+    words = {"out": out, "preset": config.preset} | ({"minutes_per_run": minutes_per_run} if minutes_per_run else {})
+    preset = Config(**PRESETS[config.preset], preset=config.preset)
+    words |= {name: value for name, value in dataclasses.asdict(config).items()
+              if name not in CHOSEN and value != getattr(preset, name)}
+    if minutes_per_run:
+        words.pop("steps_per_epoch", None)  # which it decides
+    flags = [[f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
+             for name, value in words.items()]
+    return shlex.join(["python", "-m", "cvae_tf", "study", *(word for flag in flags for word in flag)])
+
+
+@contextlib.contextmanager
+def _explaining_how_to_continue(command):
+    """Add to whatever ends the study how to continue it, unless `train` has said so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; to continue the study: {command}", signal.SIGINT) from None
+    except (InputError, Interrupted) as error:
+        if printable(command) in printable(error):
+            raise
+        error.args = (f"{error}; to continue the study: {command}",)
+        raise
+
+
+def _train(config, command):
     import keras
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
@@ -123,7 +163,7 @@ def _train(config):
             hparams.hparams_config([hparams.HParam(name) for name in VARIED], scores)
     keras.backend.clear_session()  # frees the memory of the run before
     tf.get_logger().setLevel("ERROR")  # nine models in one process make TensorFlow warn of retracing
-    train(config)
+    train(config, command=command)
 
 
 def _finished(config):

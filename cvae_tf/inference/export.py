@@ -7,20 +7,23 @@ import tensorflow as tf
 
 from cvae_tf.errors import InputError
 from cvae_tf.files import CHECKSUMS, atomic, check_model, write_checksums
+from cvae_tf.inference.exported_model import RUN, write_owner
 from cvae_tf.model.unet import UNet
 
 # Names in the folder of an exported model.
-MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "model.json", "config.json", CHECKSUMS)
+MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "model.json", "config.json", CHECKSUMS,
+               RUN)
 PREFIX, SUFFIX = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a weight's key in TensorFlow's checkpoint
 
 
-def save_model(model, path, config=None):
+def save_model(model, path, config=None, run=None):
     """Write ``model`` to the folder ``path`` by `CVAE.export`, whole or not at all, with checksums.
 
     Args:
         model: a `CVAE`.
         path: folder; an exported model there is replaced.
         config: the `Config` of the run that trained the model, to be kept as ``config.json``.
+        run: number of that run, to be kept as ``run.json``, where `write_owner` says later that the run has ended.
 
     Raises:
         InputError: the folder cannot be written, or ``config`` is of another network.
@@ -35,6 +38,8 @@ def save_model(model, path, config=None):
         if config is not None:
             (unfinished / "config.json").write_text(config.to_json())
         write_checksums(unfinished)
+        if run is not None:
+            write_owner(unfinished, run, finished=False)
 
 
 def _check_config(network, config):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cvae_tf.config import load_config
 from cvae_tf.data.images import to_float
-from cvae_tf.errors import InputError
-from cvae_tf.files import check_model
+from cvae_tf.errors import InputError, say
+from cvae_tf.files import atomic, check_model, plain
 from cvae_tf.model.defaults import GENERATION_CHUNK as CHUNK
 
+RUN = "run.json"  # in the folder of a run's exported model: of which run it is, and whether that has ended
 # Largest height * width * squared channels of a `UNet` whose operations a second thread slows down: waking the thread
 # takes longer than the operation.
 LIGHT = 32 * 64 * 32**2
@@ -169,20 +171,88 @@ def _is_light(path):
         return False
 
 
+def write_owner(folder, run, finished):
+    """Write into the folder of an exported model which run it belongs to.
+
+    Args:
+        folder: of the exported model.
+        run: number of the run, a string.
+        finished: whether the run has ended in good order; until then the model may be half trained.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic(Path(folder) / RUN) as unfinished:
+        unfinished.write_text(json.dumps({"run": run, "finished": finished}) + "\n")
+
+
+def owner_of(folder):
+    """What `write_owner` wrote: ``(run, finished)``; ``(None, True)`` for a model that belongs to no run.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(folder) / RUN
+    try:
+        content = json.loads(plain(path).read_text(encoding="utf-8"))
+        run, finished = content["run"], content["finished"]
+        if not isinstance(run, str) or not isinstance(finished, bool):
+            raise ValueError("other types")
+        return run, finished
+    except FileNotFoundError:
+        return None, True
+    except Exception as error:
+        raise InputError(f"{path}: must say of which run this model is ({error}); put the file back, or remove it if "
+                         "no run is to continue with this model") from error
+
+
 def newest_model(folder="saved_models"):
     """The exported model in ``folder`` that was written last, else the one that comes with the package.
+
+    Models of runs that have not ended, and of the preset ``debug``, are left out.
 
     Returns:
         A `pathlib.Path`.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is none.
     """
     models = sorted(Path(folder).glob("[!.]*/saved_model.pb"), key=lambda path: path.stat().st_mtime)
+    models = [path for path in models if _is_done(path.parent)]
     package = Path(__file__).resolve().parent.parent
     roots = package.parent, package  # of a clone, of a wheel
     shipped = [root / "saved_models" / "studio" / "saved_model.pb" for root in roots]
     models = [path for path in shipped if path.is_file()] + models
     if not models:
-        raise InputError(f"{folder}: no SavedModel in this folder; train one with python train.py, or give --model")
+        raise InputError(f"{folder}: no SavedModel of a finished run in this folder; train one with python train.py, "
+                         "or give --model")
     return models[-1].parent
+
+
+def _is_done(model):
+    """Whether a model is fit to be chosen unasked: its run has ended, and was no ``debug`` run."""
+    config = model / "config.json"
+    try:
+        return owner_of(model)[1] and not (config.exists() and load_config(config).preset == "debug")
+    except InputError:  # damaged, or of another version; whoever wants it can name it
+        return False
+
+
+def open_model(model, chosen=False):
+    """The `ExportedModel` of a command, after a line that names it.
+
+    Args:
+        model: folder of an exported model, or an `ExportedModel`.
+        chosen: whether it is the `newest_model`, and not one that the user named.
+
+    Raises:
+        InputError: as for `ExportedModel`.
+    """
+    model = ExportedModel(model) if isinstance(model, str | Path) else model
+    say(f"Model {model.path}" + (" (the newest that is finished; --model takes another)" if chosen else ""))
+    return model
+
+
+def folder_of(model):
+    """The folder of an exported model, given as a path or as an `ExportedModel`."""
+    return Path(getattr(model, "path", model))

@@ -10,11 +10,11 @@ from cvae_tf.config import STUDIO, check_ranges, studio_of
 from cvae_tf.data import images
 from cvae_tf.data.film import WRITERS, film_writer, side_by_side
 from cvae_tf.data.sequences import load_sequences
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, say
 from cvae_tf.evaluation.metrics import psnr_per_frame
 from cvae_tf.evaluation.tables import psnr_table
-from cvae_tf.files import atomic, check_writable, write_csv
-from cvae_tf.inference.exported_model import CHUNK, ExportedModel, newest_model
+from cvae_tf.files import atomic, check_paths, check_writable, write_csv
+from cvae_tf.inference.exported_model import CHUNK, folder_of, newest_model, open_model
 
 PART = 7 * CHUNK  # frames that are read, generated and written at a time
 
@@ -36,7 +36,7 @@ class Prediction:
 
 
 def predict(model=None, first_frame=None, poses=None, truth=None, output="prediction.gif", *, seed=0, temperature=1.0,
-            samples=1, fps=20, scale=4):
+            samples=1, fps=20, scale=4, overwrite=False):
     """Generate a film with z from the prior, and write it; print where it is and, with the truth, how good it is.
 
     The film has one frame for each pose. If the first pose has the file name of the first frame, it is that frame's own
@@ -55,6 +55,7 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
         samples: films to generate and show side by side, from 1 to 64.
         fps: frames per second, from 1 to 50.
         scale: each pixel is drawn as a square of so many pixels, from 1 to 32.
+        overwrite: replace files at the output's paths that the program did not make. A folder is never replaced.
 
     Returns:
         A `Prediction`.
@@ -65,9 +66,9 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
     check_ranges(dict(samples=(1, 64), seed=(0, 2**31 - samples), temperature=(0, 100), fps=(1, 50), scale=(1, 32)),
                  samples=samples, seed=seed, temperature=temperature, fps=fps, scale=scale)
     output, poses = Path(output), None if poses == STUDIO else poses
-    _check_paths(first_frame, poses, truth, output)
-    if not isinstance(model, ExportedModel):
-        model = ExportedModel(model or newest_model())
+    path = newest_model() if model is None else model
+    _check_paths(folder_of(path), first_frame, poses, truth, output, overwrite)
+    model = open_model(path, chosen=model is None)
     first_frame, given, length, read = _studio(model) if poses is None else _open(model, first_frame, poses, truth)
     if length <= given:
         raise InputError("the only pose is the first frame's own; give at least one more")
@@ -88,13 +89,13 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
                 parts = [np.concatenate([first_frame[None], part]) for part in parts]
             append(side_by_side(*parts) if truth is None else side_by_side(truth, poses, *parts))
     shown = names if truth is None else ["truth", "pose", *names]
-    print(f"{output}: {length} frames by {model.path} ({', '.join(shown)})")
+    say(f"{output}: {length} frames by {model.path} ({', '.join(shown)})")
     if truth is None:
         return Prediction(output, length)
     return Prediction(output, length, _score(output, {name: np.concatenate(curve) for name, curve in curves.items()}))
 
 
-def _check_paths(first_frame, poses, truth, output):
+def _check_paths(model, first_frame, poses, truth, output, overwrite):
     """Refuse inputs that do not belong together, and an output that cannot be written or would replace an input."""
     if poses is None and (first_frame or truth):
         raise InputError("--first_frame and --truth need --poses FOLDER")
@@ -102,14 +103,13 @@ def _check_paths(first_frame, poses, truth, output):
         raise InputError("--poses needs the first frame: give --first_frame F.png or --truth FOLDER")
     if output.suffix.lower() not in WRITERS:
         raise InputError(f"--output must end in .gif or .mp4, or have no ending for a folder of PNG, received {output}")
+    plot_and_table = [output.with_suffix(".png"), output.with_suffix(".csv")] if poses is None or truth else []
+    check_paths({"--model": model, "--first_frame": first_frame, "--poses": poses, "--truth": truth},
+                {"--output": [output, *plot_and_table]})
     if not output.suffix and output.exists():
         raise InputError(f"{output}: is there already; choose another --output")
-    inputs = {Path(folder).resolve() for folder in (poses, truth) if folder}
-    for path in (output, output.with_suffix(".png"), output.with_suffix(".csv")):
-        check_writable(path, "--output")
-        if path.exists() and (path.resolve().parent in inputs
-                              or first_frame and path.resolve() == Path(first_frame).resolve()):
-            raise InputError(f"{path}: is there already, among the images to read; choose another --output")
+    for path in (output, *plot_and_table):
+        check_writable(path, "--output", overwrite, b"frame,psnr_" if path.suffix == ".csv" else None)
 
 
 # Both return ``(first_frame, given, length, read)``: (H, W, 3) floats; 1 where pose 0 is the first frame's own, else 0;
@@ -130,7 +130,7 @@ def _open(model, first_frame, poses, truth):
     """The images in the folders ``poses`` and ``truth``, or of the file ``first_frame``, read when they are needed."""
     size, truth_paths, pose_paths = (model.height, model.width), None, images.list_images(poses)
     if len(images.uncut(pose_paths)) > 1:
-        print(f"{poses}: the numbers have gaps; the film goes on across them", flush=True)
+        say(f"{poses}: the numbers have gaps; the film goes on across them")
     if truth:
         by_name = {path.name: path for path in images.list_images(truth)}
         missing = [path.name for path in pose_paths if path.name not in by_name]
@@ -138,6 +138,9 @@ def _open(model, first_frame, poses, truth):
             raise InputError(f"{truth}: no true frame {missing[0]} for the pose of that name")
         truth_paths = [by_name[path.name] for path in pose_paths]
     first_path = Path(first_frame) if first_frame else truth_paths[0]
+    images.check_shapes(first_path, pose_paths[0], *size)
+    if truth and first_frame:
+        images.check_shapes(truth_paths[0], pose_paths[0], *size)
     first_image = images.to_float(images.read_image(first_path, *size))
     # Each part must have images of the size of the first one.
     sources = [(paths, paths and images.image_size(paths[0])) for paths in (pose_paths, truth_paths)]

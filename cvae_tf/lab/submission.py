@@ -8,9 +8,9 @@ from cvae_tf.config import check_ranges
 from cvae_tf.data import images
 from cvae_tf.data.film import to_uint8, write_gif
 from cvae_tf.data.sequences import sequence_folders, split_folder
-from cvae_tf.errors import InputError
-from cvae_tf.files import check_writable, write_csv
-from cvae_tf.inference.exported_model import ExportedModel
+from cvae_tf.errors import InputError, say
+from cvae_tf.files import check_paths, check_writable, write_csv
+from cvae_tf.inference.exported_model import folder_of, newest_model, open_model
 
 
 def list_test_sequences(data_dir, split="test"):
@@ -35,13 +35,13 @@ def list_test_sequences(data_dir, split="test"):
             raise InputError(f"{poses}: the numbers have a gap after {pose_paths[runs[0][1] - 1].name}; a sequence has "
                              "one frame given and consecutive poses")
         if first.name != pose_paths[0].name:
-            print(f"{poses}: {pose_paths[0].name} is taken for the pose of the given frame, {first.name}", flush=True)
+            say(f"{poses}: {pose_paths[0].name} is taken for the pose of the given frame, {first.name}")
         found.append((name, first, pose_paths))
     return found
 
 
-def predict_split(model, data_dir, split="test", out="predictions", csv=None, *, seed=0, temperature=1.0, fps=20,
-                  scale=4):
+def predict_split(model=None, data_dir=None, split="test", out="predictions", csv=None, *, seed=0, temperature=1.0,
+                  fps=20, scale=4, overwrite=False):
     """Generate every sequence of a split, and write its film ``pred_seqNAME.gif`` and the submission file.
 
     Film and rows of a sequence begin with the given frame, which makes 630 rows for the lab's 630 poses. A row has its
@@ -49,7 +49,7 @@ def predict_split(model, data_dir, split="test", out="predictions", csv=None, *,
     Unlike in the lab, values are clipped before they are rounded.
 
     Args:
-        model: folder of an exported model, or an `ExportedModel`.
+        model: folder of an exported model, or an `ExportedModel`; None: the newest in ``saved_models/``.
         data_dir: folder of the data set in the lab's layout.
         split: ``"test"``, ``"val"``, or a folder that holds ``*_img`` and ``*_label``.
         out: folder of the films.
@@ -58,6 +58,7 @@ def predict_split(model, data_dir, split="test", out="predictions", csv=None, *,
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
         fps: frames per second, from 1 to 50.
         scale: size of a frame's pixel in the film, from 1 to 32 pixels.
+        overwrite: replace films and a submission file that the program did not make.
 
     Raises:
         InputError: a value is out of range, an input is missing or unreadable, or an output cannot be written.
@@ -69,19 +70,26 @@ def predict_split(model, data_dir, split="test", out="predictions", csv=None, *,
         folder = Path(csv).absolute().parent
         if folder != out.absolute() and not folder.is_dir():
             raise InputError(f"{csv}: there is no folder {folder}; make it, or choose another --csv")
-        check_writable(csv, "--csv")
-    check_writable(out / "pred_seq0.gif", "--out")
+    path = newest_model() if model is None else model
+    place = split_folder(data_dir, split)
+    gifs = [out / f"pred_seq{name}.gif" for name, *_ in sequence_folders(place)]
+    check_paths({"--model": folder_of(path), "--data_dir": data_dir, "--split": place}, {"--out": gifs, "--csv": csv})
+    for gif in gifs:
+        check_writable(gif, "--out", overwrite)
+    if csv is not None:
+        check_writable(csv, "--csv", overwrite, b"id,0,1,2,")
+    model = open_model(path, chosen=model is None)
     sequences = list_test_sequences(data_dir, split)
-    if not isinstance(model, ExportedModel):
-        model = ExportedModel(model)
     size, films = (model.height, model.width), []
+    for _, first, poses in sequences:
+        images.check_shapes(first, poses[0], *size)
     for name, first, poses in sequences:
         given = images.to_float(images.read_image(first, *size))
         generated = model.generate(given, images.read_images(poses, *size)[1:], seed, temperature)
         film = to_uint8(np.concatenate([given[None], generated]))
         gif = out / f"pred_seq{name}.gif"
         write_gif(gif, film, fps=fps, scale=scale)
-        print(f"{gif}: {len(film)} frames by {model.path}", flush=True)
+        say(f"{gif}: {len(film)} frames by {model.path}")
         films.append(film)
     if csv is not None:
         pixels = np.concatenate(films).transpose(0, 3, 1, 2)

@@ -9,15 +9,19 @@ too.
 
 import dataclasses
 import re
+import warnings
+import zipfile
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from cvae_tf.config import PRESETS, Config, load_config
-from cvae_tf.errors import InputError
-from cvae_tf.files import atomic
-from cvae_tf.inference.export import load_weights, save_model
+from cvae_tf.errors import NO_MEMORY, InputError
+from cvae_tf.files import atomic, check_paths, check_replaceable, check_writable, plain
+from cvae_tf.inference.export import MODEL_FILES, load_weights, save_model
+from cvae_tf.inference.exported_model import RUN
 from cvae_tf.lab.network import BatchNorm, ConvFFN, DepthConv, LabNetwork, ResidualBlock
 from cvae_tf.model import defaults
 from cvae_tf.model.cvae import CVAE
@@ -37,10 +41,11 @@ WIDTHS = {"F_dim": ("frame_transformation.6.bias", defaults.F_DIM),
           "N_dim": ("Gaussian_Predictor.6.bias", defaults.N_DIM),
           "D_out_dim": ("Decoder_Fusion.5.bias", defaults.D_OUT_DIM)}
 WIDEST = 4096
+SAFE_TORCH = (2, 10)  # the first version whose `torch.load` lets no file known so far run code
 LISTED = 12  # problems that an error message lists
 
 
-def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64)):
+def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64), overwrite=False):
     """Turn a checkpoint of the template into an exported model, like those of a training run.
 
     Args:
@@ -48,6 +53,7 @@ def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64)):
         out: folder of the exported model; it must not exist, or be empty.
         batch_norm: ``"train"`` or ``"inference"``, as for `LabNetwork`.
         frame_size: height and width of the frames, in pixels.
+        overwrite: replace an exported model at ``out``, unless it belongs to a training run.
 
     Returns:
         The `CVAE`.
@@ -57,8 +63,10 @@ def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64)):
             exists or cannot be written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists already; choose another --out or remove the folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise InputError(f"{out}: exists already; choose another --out, or replace an exported model with --overwrite")
+    check_paths({"CHECKPOINT": checkpoint}, {"--out": out})
+    check_replaceable(out, [name for name in MODEL_FILES if name != RUN], "imported model", "--out")
     config = Config(**{**PRESETS["lab"], "preset": "lab", "batch_norm": batch_norm, "frame_H": frame_size[0],
                        "frame_W": frame_size[1]})
     state, settings = read_checkpoint(checkpoint)
@@ -69,6 +77,8 @@ def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64)):
                                      tfr=min(1.0, max(0.0, float(settings.get("tfr", 0.0)))),
                                      num_epoch=int(settings.get("last_epoch", 0)) + 1, lr_schedule="constant",
                                      tfr_d_step=0.0)
+        with tf.Graph().as_default():  # in which nothing is allocated: the shapes alone
+            check_state(LabNetwork(**widths), state)
         network = LabNetwork(**widths, batch_norm=batch_norm)
         load_state(network, state)
     except InputError as error:
@@ -78,12 +88,13 @@ def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64)):
     return model
 
 
-def export_torch(model, out):
+def export_torch(model, out, overwrite=False):
     """Write an exported model of the lab's network as a checkpoint that the template's Trainer and Tester load.
 
     Args:
         model: folder of the exported model.
         out: file to write, such as ``epoch=70.ckpt``, whose name gives its epoch.
+        overwrite: replace a file at ``out``.
 
     Returns:
         The checkpoint's settings: ``lr`` and ``tfr`` of its epoch, and ``last_epoch``. Of a cosine schedule, ``lr`` is
@@ -94,8 +105,8 @@ def export_torch(model, out):
             cannot be written.
     """
     model, out = Path(model), Path(out)
-    if out.exists():
-        raise InputError(f"{out}: exists already; choose another --out or remove the file")
+    check_paths({"--model": model}, {"--out": out})
+    check_writable(out, "--out", overwrite, b"\0")  # as no checkpoint does: none is replaced unasked
     config = load_config(model / "config.json")
     if config.network != "lab":
         raise InputError(f"{model}: must be a model of network 'lab', the only one that the template loads, received "
@@ -117,7 +128,8 @@ def _pytorch():
     try:
         import torch
     except ImportError as error:
-        raise InputError("the lab's checkpoints need PyTorch, which is not installed; pip install torch") from error
+        raise InputError("the lab's checkpoints need PyTorch, which is not installed; "
+                         "pip install 'torch>=2.10'") from error
     return torch
 
 
@@ -129,39 +141,67 @@ def read_checkpoint(path):
         before each name; and those of ``lr``, ``tfr`` and ``last_epoch`` that the file holds as numbers.
 
     Raises:
-        InputError: PyTorch is missing, or the file is missing, damaged, no checkpoint of the template, or asks for code
-            to be run.
+        InputError: PyTorch is missing or older than 2.10, or the file is missing, damaged, no checkpoint of the
+            template, asks for code to be run, or has tensors of more elements than it holds numbers.
     """
     torch = _pytorch()
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise InputError("reading a checkpoint needs PyTorch 2.10 or newer, since a file can make an older one run "
+                         f"code (CVE-2025-32434, CVE-2026-24747), received {torch.__version__}; pip install "
+                         "'torch>=2.10'")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content.get("state_dict") if isinstance(content, dict) else None
-        if isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values()):
-            state = {str(name).removeprefix("module."): _array(value) for name, value in state.items()}
-        else:
-            state = None
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's advice
+            _check_archive(plain(path))
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:
-        raise InputError(f"{path}: not a checkpoint that can be read safely ({_reason(error)})") from error
-    if not state:
+        raise InputError(f"{path}: not a checkpoint that can be read safely ({_reason(error)}); expected a file that "
+                         "the lab's template saved") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not state or not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state_dict of tensors; expected a checkpoint of the lab's template")
+    odd = [name for name, tensor in state.items()
+           if tensor.layout != torch.strided or tensor.device.type != "cpu"
+           or tensor.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)]
+    if odd:
+        raise InputError(f"{path}: {odd[0]} must be a plain tensor of numbers, received {state[odd[0]].layout} on "
+                         f"{state[odd[0]].device} of type {state[odd[0]].dtype}")
+    stored = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in state.values())}
+    if sum(tensor.nbytes for tensor in state.values()) > sum(stored.values()):  # expanded: one number for many
+        raise InputError(f"{path}: its tensors hold {sum(tensor.nbytes for tensor in state.values()):,} bytes by their "
+                         f"shapes, but the file has {sum(stored.values()):,}; expected a number for each element")
     settings = {name: content[name] for name in ("lr", "tfr", "last_epoch")
                 if isinstance(content.get(name), Real) and abs(content[name]) < 1e300}
-    return state, settings
+    return {str(name).removeprefix("module."): _array(tensor) for name, tensor in state.items()}, settings
+
+
+def _check_archive(path):
+    """Refuse an archive that is compressed, which PyTorch's are not, or damaged, which PyTorch does not notice."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"it is compressed, {unpacked:,} bytes unpacked")
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"it is damaged, in {damaged}")
 
 
 def _array(tensor):
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy(force=True)
 
 
 def _reason(error):
+    """Why a file cannot be read, without PyTorch's advice to read it unsafely."""
     forbidden = re.search(r"GLOBAL (\S+)", str(error))
     if forbidden:
         return f"it asks to run {forbidden[1]}"
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if isinstance(error, OSError):
+        return error.strerror or error
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return "out of memory"
+    return error if type(error) is ValueError else "it is damaged, or of another kind"
 
 
 # ---------------------------------------------------------------------- names and layout of tensors
@@ -238,6 +278,17 @@ def load_state(network, state):
     Raises:
         InputError: tensors are missing, unknown, of another shape or not finite. The network is unchanged then.
     """
+    check_state(network, state)
+    for name, variable, axes in tensors(network):
+        variable.assign(np.transpose(np.asarray(state[name], np.float32), np.argsort(axes)))
+
+
+def check_state(network, state):
+    """Compare a ``state_dict``, name -> array, with the names and shapes of a `LabNetwork`'s tensors.
+
+    Raises:
+        InputError: tensors are missing, unknown, of another shape or not finite.
+    """
     entries = {name: (variable, axes) for name, variable, axes in tensors(network)}
     problems = [f"{name} is missing" for name in entries.keys() - state.keys()]
     problems += [f"{name} is not part of the network" for name in state.keys() - entries.keys() - {COUNTER}]
@@ -251,5 +302,3 @@ def load_state(network, state):
     if problems:
         more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         raise InputError("does not fit the lab's network: " + "; ".join(sorted(problems)[:LISTED]) + more)
-    for name, (variable, axes) in entries.items():
-        variable.assign(np.transpose(np.asarray(state[name], np.float32), np.argsort(axes)))

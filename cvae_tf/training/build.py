@@ -1,17 +1,61 @@
-"""From a configuration to the objects of a run: footage and clips, network, model and optimizer."""
+"""From a configuration to the objects of a run: threads, footage and clips, network, model and optimizer."""
 
+import os
+import platform
 import random
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
+import numpy as np
+import tensorflow as tf
 
+import cvae_tf
 from cvae_tf.data.clips import Clips
 from cvae_tf.data.footage import load_footage
+from cvae_tf.errors import InputError
 from cvae_tf.lab.adam import Adam
 from cvae_tf.lab.network import LabNetwork
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.schedules import MILESTONES, beta_table, linear_decay, milestone_factor
 from cvae_tf.model.unet import UNet
+
+# Threads of an operation under ``--deterministic``, however many cores there are: sums are cut into as many parts as
+# there are threads, so their number decides the last bits. On one core two threads take a quarter longer than one.
+THREADS = 2
+
+
+def make_deterministic():
+    """Fix what TensorFlow lets decide the last bits: the operations, and the number of threads of each.
+
+    Raises:
+        InputError: TensorFlow has started in this process with another number of threads.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    except RuntimeError as error:
+        raise InputError(f"--deterministic needs {THREADS} threads an operation, and TensorFlow has started with "
+                         "another number; start Python anew and train first, or begin with tf.config.threading."
+                         f"set_intra_op_parallelism_threads({THREADS})") from error
+    tf.config.experimental.enable_op_determinism()
+
+
+def environment():
+    """What decides the last bits of a run beside its settings, by name.
+
+    The number of threads between operations is not in it: it decides their order only.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS", cores)
+    devices = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+               for gpu in tf.config.list_physical_devices("GPU")]
+    cpus = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no name
+    names = re.findall(r"model name\s*: *(.*)", cpus.read_text()) if cpus.exists() else []
+    instructions = np.show_config(mode="dicts")["SIMD Extensions"]["found"][-1:]  # the latest set that it has
+    return {"threads": str(threads), "TensorFlow": tf.__version__, "Keras": keras.__version__, "NumPy": np.__version__,
+            "cvae_tf": cvae_tf.__version__,
+            "processor": " ".join([*devices, (names or [platform.processor()])[0], platform.machine(), *instructions])}
 
 
 @dataclass(frozen=True)

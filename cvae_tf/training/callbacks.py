@@ -115,6 +115,7 @@ class Validation(keras.callbacks.Callback):
         state: the run's `RunState`, whose ``best`` is updated.
         keep_best: called without arguments when ``val_psnr_prior`` is the highest so far, or when the exported model is
             missing.
+        stop: the run's `StopRequest`, which learns how long a validation takes.
 
     Attributes:
         copy_first: (T-1,) float64, PSNR in dB of the first frame repeated.
@@ -123,10 +124,10 @@ class Validation(keras.callbacks.Callback):
 
     SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
 
-    def __init__(self, frames, poses, epochs, folders, state, keep_best):
+    def __init__(self, frames, poses, epochs, folders, state, keep_best, stop):
         super().__init__()
         self.frames, self.poses, self.truth = frames, poses, to_float(frames[1:])
-        self.epochs, self.folders, self.state, self.keep_best = epochs, folders, state, keep_best
+        self.epochs, self.folders, self.state, self.keep_best, self.stop = epochs, folders, state, keep_best, stop
         self.copy_first = psnr_per_frame(self.truth, np.broadcast_to(to_float(frames[:1]), self.truth.shape))
         self.step = None
         self._generate = self._reconstruct = None
@@ -137,15 +138,11 @@ class Validation(keras.callbacks.Callback):
 
     def validate(self, epoch):
         """Validate now, as after ``epoch``; returns the three numbers by name."""
-        if self._generate is None:
-            self._generate, self._reconstruct = tf.function(self.model.generate), tf.function(self.model.reconstruct)
-        seed = tf.constant(self.SEED)
-        frames, poses = tf.constant(self.frames[None]), tf.constant(self.poses[None])
-        prediction = self._generate(frames[:, 0], poses[:, 1:], seed)[0].numpy()
-        posterior, *_ = self._reconstruct(frames, poses, seed)
-        curves = {"prior": psnr_per_frame(self.truth, prediction),
-                  "posterior": psnr_per_frame(self.truth, posterior[0].numpy()), "copy-first": self.copy_first}
-        self._show(epoch, prediction, curves)
+        with self.stop.timing("validation"):
+            prediction, posterior = self._run_freely(len(self.frames))
+            curves = {"prior": psnr_per_frame(self.truth, prediction),
+                      "posterior": psnr_per_frame(self.truth, posterior), "copy-first": self.copy_first}
+            self._show(epoch, prediction, curves)
         scores = {f"val_psnr_{name.replace('-', '_')}": float(curve.mean()) for name, curve in curves.items()}
         self.step = int(self.model.steps)
         if scores["val_psnr_prior"] > self.state.best or not self.folders.export.exists():
@@ -153,6 +150,28 @@ class Validation(keras.callbacks.Callback):
             write_csv(self.folders.psnr_per_frame, *psnr_table(curves))
             self.keep_best()
         return scores
+
+    def estimate(self):
+        """Tell ``stop`` roughly, before the first validation, what one takes and what an export does.
+
+        Both trace graphs, which two runs over the first frames of the clip show, and an export traces more of them.
+        """
+        few, took = min(33, len(self.frames)), []
+        for _ in range(2):
+            began = time.monotonic()
+            self._run_freely(few)
+            took.append(time.monotonic() - began)
+        tracing = max(0, took[0] - took[1])
+        self.stop.took = {"validation": tracing + took[1] * len(self.frames) / few, "export": 1.5 * tracing}
+
+    def _run_freely(self, length):
+        """Frames 1 to ``length - 1`` of the clip, with z from the prior and from the posterior."""
+        if self._generate is None:
+            self._generate, self._reconstruct = tf.function(self.model.generate), tf.function(self.model.reconstruct)
+        seed = tf.constant(self.SEED)
+        frames, poses = tf.constant(self.frames[None, :length]), tf.constant(self.poses[None, :length])
+        prediction = self._generate(frames[:, 0], poses[:, 1:], seed)[0].numpy()
+        return prediction, self._reconstruct(frames, poses, seed)[0][0].numpy()
 
     def _show(self, epoch, prediction, curves):
         path = self.folders.sample(epoch + 1)

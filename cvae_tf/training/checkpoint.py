@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf.errors import InputError
-from cvae_tf.files import atomic
+from cvae_tf.errors import InputError, say
+from cvae_tf.files import atomic, plain
 
 SCALARS = ("beta", "teacher_forcing_ratio", "epoch", "steps", "skipped", "skipped_in_a_row")  # variables of a CVAE
 
@@ -32,6 +32,7 @@ class RunState:
     Attributes:
         footage: checksums of the training and the validation footage.
         sequences: (start, length) of each uncut sequence of the training footage.
+        environment: what decides the last bits of the run beside its settings: texts by name.
         best: the highest ``val_psnr_prior`` so far, in dB.
         rows: the rows of ``metrics.csv``, lists of text.
         seconds: training time of the epoch in progress.
@@ -40,6 +41,7 @@ class RunState:
 
     footage: tuple
     sequences: tuple
+    environment: dict = field(default_factory=dict)
     best: float = -np.inf
     rows: list = field(default_factory=list)
     seconds: float = 0.0
@@ -48,7 +50,26 @@ class RunState:
     def arrays(self):
         """The fields as arrays by name."""
         values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
-        return {f"run/{name}": np.array(value, str if name == "rows" else None) for name, value in values.items()}
+        values["environment"] = [f"{name} {value}" for name, value in self.environment.items()]
+        return {f"run/{name}": np.array(value, str if name in ("rows", "environment") else None)
+                for name, value in values.items()}
+
+    def restore(self, saved):
+        """Take over what a checkpoint remembers; a line says where, and why, the run does not continue exactly."""
+        before, now = ({name: array.ravel().tolist() for name, array in arrays.items() if name.startswith("run/")}
+                       for arrays in (saved, self.arrays()))
+        for name in ("best", "rows", "seconds", "last_model_step"):
+            setattr(self, name, saved[f"run/{name}"].tolist())
+        if before["run/footage"][:1] != now["run/footage"][:1]:
+            say("the training frames are not those that this run was begun with, so it does not continue exactly")
+        if before["run/footage"][1:] != now["run/footage"][1:]:
+            say("the validation frames are not those of before: the best score so far does not count any more, and the "
+                "best model is chosen anew")
+            self.best = -np.inf
+        was, now = before["run/environment"], now["run/environment"]
+        if was != now:
+            was, now = (", ".join(x for x in a if x not in b) for a, b in ((was, now), (now, was)))
+            say(f"this run was trained with {was} so far, and now with {now}: it continues, but not to the bit")
 
 
 def named_variables(model):
@@ -131,10 +152,14 @@ class CheckpointFolder:
         files = self.files()
         for step, path in files.items():
             try:
-                with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
-                    return step, {name: content[name] for name in content["names"].tolist()}
+                with open(plain(path), "rb") as stream, np.load(stream, allow_pickle=False) as content:
+                    arrays = {name: content[name] for name in content["names"].tolist()}
+                for array in arrays.values():
+                    if array.dtype.kind == "U":  # in place of what is no array, NumPy has bytes, without a dtype
+                        array.tolist()  # fails for what is no text
+                return step, arrays
             except Exception as error:  # whatever damaged bytes make NumPy raise
-                print(f"{path}: damaged ({str(error) or type(error).__name__}), so not used", flush=True)
+                say(f"{path}: damaged ({str(error) or type(error).__name__}), so not used")
         files |= dict(enumerate(self.path.glob("ckpt-*.index")))  # written by the first versions of this program
         if files:
             raise InputError(f"{self.path}: none of the {len(files)} checkpoints there can be read; put a good one "
@@ -165,17 +190,18 @@ class CheckpointFolder:
         if saved is None:
             return 0
         variables, own = named_variables(model), state.arrays()
-        if saved.keys() != variables.keys() | own.keys() or any(
-                saved[name].shape != tuple(variable.shape) for name, variable in variables.items()):
+        saved.setdefault("run/environment", own["run/environment"])  # which checkpoints did not always have
+        if saved.keys() != variables.keys() | own.keys() or not all(
+                (saved[name].shape, saved[name].dtype.name) == (tuple(variable.shape), variable.dtype)
+                for name, variable in variables.items()) or not all(
+                saved[name].dtype.kind == value.dtype.kind and saved[name].ndim in (value.ndim, 2 * value.ndim)
+                for name, value in own.items()):  # the rows have no second axis while there is none
             raise InputError(f"{self.path}: the checkpoint at step {step} is of another network or version of this "
                              "program; start over with --fresh")
         if not np.array_equal(saved["run/sequences"], own["run/sequences"]):
             raise InputError(f"{self.path}: the training frames are not as many or not cut as when this run was begun; "
                              "put them back, or start over with --fresh")
-        if not np.array_equal(saved["run/footage"], own["run/footage"]):
-            print("the frames are not those that this run was begun with, so it does not continue exactly", flush=True)
         for name, variable in variables.items():
             variable.assign(saved[name])
-        for name in ("best", "rows", "seconds", "last_model_step"):
-            setattr(state, name, saved[f"run/{name}"].tolist())
+        state.restore(saved)
         return step

@@ -14,14 +14,15 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from cvae_tf.config import Config, load_config
-from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, stop_printing
-from cvae_tf.files import atomic, check_model, check_replaceable
+from cvae_tf.config import STUDIO, Config, load_config
+from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, say, stop_printing
+from cvae_tf.files import atomic, check_model, check_paths, check_replaceable, lock_of, write_csv
 from cvae_tf.inference.export import MODEL_FILES, load_weights, save_model
+from cvae_tf.inference.exported_model import owner_of, write_owner
 from cvae_tf.training import callbacks
-from cvae_tf.training.build import build_model, epoch_schedules, load_data
+from cvae_tf.training.build import build_model, environment, epoch_schedules, load_data, make_deterministic
 from cvae_tf.training.checkpoint import CheckpointFolder, RunState
-from cvae_tf.training.run import Stopped, StopRequest, claim, locked, run_folders, set_aside
+from cvae_tf.training.run import Stopped, StopRequest, claim, export_reserved, locked, run_folders, set_aside
 
 FREE = {"preset", "run_dir", "export_dir", "num_epoch", "max_minutes", "checkpoint_minutes", "val_every", "lr",
         "batch_norm"}  # settings that may change when a run continues
@@ -52,12 +53,14 @@ class TrainingResult:
     last_model_dir: Path
 
 
-def train(config, fresh=False):
+def train(config, fresh=False, began=None, command=None):
     """Train or continue the run of ``config``, export its best and its last model, and print where everything is.
 
     Args:
         config: a `Config`.
         fresh: set an existing run in the same folder aside, under another name, and start over.
+        began: value of `time.monotonic` from which ``max_minutes`` counts; None: now.
+        command: the command line that messages name for continuing; None: that of this run.
 
     Returns:
         A `TrainingResult`.
@@ -67,13 +70,16 @@ def train(config, fresh=False):
             was begun with other settings; or the training diverged.
         Interrupted: SIGINT or SIGTERM arrived; everything is saved after the step in progress.
     """
-    began, stop = time.monotonic(), StopRequest(config.max_minutes)
+    began = time.monotonic() if began is None else began
+    stop = StopRequest(config.max_minutes, began)
     if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
+        make_deterministic()
     with contextlib.ExitStack() as stack:
         folders, check, data = _open_run(config, fresh, stack)
         model, clips, last_step = build_model(config, data.clips), data.clips, data.clips.first_step(config.num_epoch)
-        state, store = RunState(data.checksums, clips.footage.sequences), CheckpointFolder(folders.checkpoints)
+        command = command or f"python train.py --run_dir {shlex.quote(str(folders.root))}"
+        state = RunState(data.checksums, clips.footage.sequences, environment())
+        store = CheckpointFolder(folders.checkpoints)
         first_step = store.restore_run(model, state)
         if config.init_from and not first_step:
             load_weights(model.network, config.init_from)
@@ -87,17 +93,24 @@ def train(config, fresh=False):
 
         def export(path):
             check()
-            save_model(model, path, config)
+            with stop.timing("export"):
+                save_model(model, path, config, folders.number())
 
         epochs = {*range(config.val_every - 1, config.num_epoch, config.val_every), config.num_epoch - 1}
-        validation = callbacks.Validation(*data.validation, epochs, folders, state, lambda: export(folders.export))
+        validation = callbacks.Validation(*data.validation, epochs, folders, state, lambda: export(folders.export),
+                                          stop)
         record = callbacks.EpochRecord(folders.metrics, state, config.num_epoch, config.train_vi_len - 1, config.gdl)
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
         checkpoints = callbacks.Checkpoints(store, state, stop, check, config.checkpoint_minutes)
         checkpoints.set_model(model)
-        with _explaining_how_to_continue(folders, store, checkpoints), stop.listening():
+        with _explaining_how_to_continue(command, store, checkpoints), stop.listening():
             if first_step < last_step:
                 _record_settings(config, folders)
+                folders.stopped.unlink(missing_ok=True)
+                if config.max_minutes:
+                    validation.set_model(model)
+                    validation.estimate()
+                    _announce(config.max_minutes, stop)
                 try:
                     _fit(model, clips, range(first_step, last_step), [
                         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check()),
@@ -110,15 +123,19 @@ def train(config, fresh=False):
             if steps < last_step:
                 if stop.signal:
                     raise Interrupted(f"stopped by {signal.Signals(stop.signal).name} after step {steps} of "
-                                      f"{last_step}; {_how_to_continue(folders, store)}", stop.signal)
+                                      f"{last_step}; {_how_to_continue(command, store)}", stop.signal)
                 if validation.step != steps:
-                    validation.validate(clips.epoch_of(steps - 1))
+                    epoch = clips.epoch_of(steps - 1)
+                    scores = validation.validate(epoch)
+                    part = (steps - clips.first_step(epoch)) / clips.steps_in_epoch(epoch)
+                    write_csv(folders.stopped, ("epochs", *scores), [(epoch + part, *scores.values())])
             if state.last_model_step != steps or not folders.last_model.exists():
                 export(folders.last_model)
                 state.last_model_step = steps
                 checkpoints.save()
+            _mark_finished(folders)
     result = _result(folders, state, validation.copy_first, steps)
-    _report(result, folders, len(validation.copy_first), last_step, time.monotonic() - began)
+    _report(result, folders, len(validation.copy_first), last_step, time.monotonic() - began, command)
     return result
 
 
@@ -133,9 +150,16 @@ def _open_run(config, fresh, stack):
     names = config.preset, config.run_dir, config.export_dir
     folders = run_folders(*names)
     exists = folders.root.exists()
+    check_paths({"--data_dir": None if config.data_dir == STUDIO else config.data_dir,
+                 "--init_from": config.init_from or None}, {"--run_dir": folders.root, "--export_dir": folders.export})
+    if lock_of(folders.export.absolute()).exists():
+        with export_reserved(folders.export):  # refuses before the data are read, if another run has it
+            pass
     check_replaceable(folders.export, MODEL_FILES, "exported model", "--export_dir")
     if exists and fresh and not folders.is_run():
         raise InputError(f"{folders.root}: is no run, so --fresh leaves it alone; choose another --run_dir")
+    if exists and fresh:
+        _check_owner(folders)
     if exists and not fresh:
         check = stack.enter_context(locked(folders))
         _check_settings(config, folders)
@@ -164,11 +188,27 @@ def _check_settings(config, folders):
     elif CheckpointFolder(folders.checkpoints).files():
         raise InputError(f"{folders.config}: is missing, while there are checkpoints; put it back, or start over with "
                          "--fresh")
-    if (folders.export / "saved_model.pb").is_file():
-        exported = folders.export / "config.json"
-        if not folders.config.exists() or exported.exists() and _differences(load_config(exported), config):
-            raise InputError(f"{folders.export}: holds the model of another run; choose another --export_dir or "
-                             "--run_dir")
+    _check_owner(folders)
+    exported = folders.export / "config.json"
+    if (folders.export / "saved_model.pb").is_file() and (
+            not folders.config.exists() or exported.exists() and _differences(load_config(exported), config)):
+        raise InputError(f"{folders.export}: holds the model of another run; choose another --export_dir or --run_dir")
+
+
+def _check_owner(folders):
+    """Refuse an export that belongs to another run, by the number in it. Older and imported models have none."""
+    owner, _ = owner_of(folders.export)
+    if owner not in (None, folders.number()):
+        raise InputError(f"{folders.export}: belongs to another run than {folders.root}; choose another --export_dir "
+                         "or --run_dir")
+
+
+def _mark_finished(folders):
+    """Write into the exported models that the run has ended in good order."""
+    for model in (folders.export, folders.last_model):
+        owner, finished = owner_of(model)
+        if owner == folders.number() and not finished:
+            write_owner(model, owner, finished=True)
 
 
 def _check_beginning(config):
@@ -223,30 +263,33 @@ def _fit(model, clips, steps, run_callbacks):
                   steps_per_epoch=length, callbacks=run_callbacks, shuffle=False)
 
 
+def _announce(minutes, stop):
+    """Say where the time limit cannot be kept: the first step, which also traces its graph, and the end take longer."""
+    late = 2 * stop.took["export"] - stop.seconds_left()
+    if late > 0:
+        say(f"--max_minutes {minutes:g} is too short for one step with the validation and the export that follow; this "
+            f"session will take about {minutes + late / 60:.1f} minutes")
+
+
 @contextlib.contextmanager
-def _explaining_how_to_continue(folders, store, checkpoints):
+def _explaining_how_to_continue(command, store, checkpoints):
     """Add to the message of an error that ends the training how to continue it."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{error}; {_how_to_continue(folders, store)}") from error
-    except tf.errors.OpError as error:
-        raise InputError(f"{in_plain_words(error)}; {_how_to_continue(folders, store)}") from error
+        raise InputError(f"{error}; {_how_to_continue(command, store)}") from error
+    except (tf.errors.OpError, MemoryError) as error:
+        raise InputError(f"{in_plain_words(error)}; {_how_to_continue(command, store)}") from error
     except BrokenPipeError:
         stop_printing()
         if checkpoints.within_epoch():  # elsewhere, the validation and the row of the epoch would be lost
             checkpoints.save()
-        raise Interrupted(f"the output was closed; {_how_to_continue(folders, store)}", BROKEN_PIPE - 128) from None
+        raise Interrupted(f"the output was closed; {_how_to_continue(command, store)}", BROKEN_PIPE - 128) from None
 
 
-def _how_to_continue(folders, store):
+def _how_to_continue(command, store):
     steps = max(store.files(), default=0)
-    return (f"to continue after step {steps}" if steps else "nothing was saved yet; to begin again") + \
-        f": {_command(folders)}"
-
-
-def _command(folders):
-    return f"python train.py --run_dir {shlex.quote(str(folders.root))}"
+    return (f"to continue after step {steps}" if steps else "nothing was saved yet; to begin again") + f": {command}"
 
 
 def _result(folders, state, copy_first, steps):
@@ -257,17 +300,17 @@ def _result(folders, state, copy_first, steps):
     return TrainingResult(scores, history, steps, folders.root, folders.export, folders.last_model)
 
 
-def _report(result, folders, frames, last_step, seconds):
+def _report(result, folders, frames, last_step, seconds, command):
     exported, samples = folders.export.exists(), sorted(folders.samples.glob("*.gif"), key=lambda p: p.stat().st_mtime)
     print(f"""
 {"Finished" if result.steps >= last_step else "Stopped by --max_minutes"} at step {result.steps} of {last_step} after \
 {seconds / 60:.1f} minutes.
 PSNR on the validation clip, free running over {frames} frames, z from the prior:
-  best model  {result.scores["best"]:.2f} dB
+  best model  {f"{result.scores['best']:.2f} dB" if np.isfinite(result.scores["best"]) else "none yet"}
   copy-first  {result.scores["copy_first"]:.2f} dB (the first frame repeated)
 GIF           {samples[-1] if samples else "none"}   (truth, pose, prediction)
 TensorBoard   tensorboard --logdir {folders.tensorboard}
 SavedModel    {folders.export if exported else "none"}   (the last one: {folders.last_model})
 Next          python predict.py --model {shlex.quote(str(folders.export if exported else folders.last_model))}""")
     if result.steps < last_step:
-        print(f"To continue   {_command(folders)}")
+        print(f"To continue   {command}")

@@ -1,20 +1,19 @@
 """The folder of a training run: its files, its lock, setting it aside; and the request to stop."""
 
 import os
+import re
+import secrets
 import signal
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvae_tf.errors import InputError
-from cvae_tf.files import clean_up
+from cvae_tf.files import clean_up, lock, lock_of, reserved
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+ABOUT_LOCK = "the number of this run, by which its exported model is known: keep this file, it locks nothing by itself"
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class RunFolders:
     config = property(lambda self: self.root / "config.json")
     lock = property(lambda self: self.root / "lock")
     metrics = property(lambda self: self.root / "metrics.csv")
+    stopped = property(lambda self: self.root / "stopped.csv")
     psnr_per_frame = property(lambda self: self.root / "psnr_per_frame.csv")
     tensorboard = property(lambda self: self.root / "tensorboard")
     checkpoints = property(lambda self: self.root / "checkpoints")
@@ -42,6 +42,14 @@ class RunFolders:
         """Whether the folder holds a run, or the beginning of one."""
         return any(path.exists() for path in (self.config, self.lock, self.checkpoints))
 
+    def number(self):
+        """The random number that tells this run from all others, in the first line of ``lock``; None: there is none."""
+        try:
+            found = re.match(r"[0-9a-f]{16}\n", self.lock.read_text(encoding="ascii", errors="replace"))
+        except OSError:
+            return None
+        return found and found[0].strip()
+
     def sample(self, epoch):
         """Path of the GIF written by the validation after ``epoch``, which counts from 1."""
         return self.samples / f"epoch_{epoch:03d}.gif"
@@ -50,7 +58,8 @@ class RunFolders:
 def run_folders(preset, run_dir="", export_dir=""):
     """Choose the folders of a run: those given, otherwise the next free ``runs/PRESET-N`` and ``saved_models/NAME``."""
     number = 1
-    while not run_dir and any((Path(folder) / f"{preset}-{number}").exists() for folder in ("runs", "saved_models")):
+    while not run_dir and any((folder / name).exists() for folder in (Path("runs"), Path("saved_models"))
+                              for name in (f"{preset}-{number}", lock_of(folder / f"{preset}-{number}").name)):
         number += 1
     root = Path(run_dir or f"runs/{preset}-{number}")
     return RunFolders(root, Path(export_dir or Path("saved_models") / root.absolute().name))
@@ -75,16 +84,16 @@ def claim(preset, run_dir="", export_dir=""):
 
 @contextmanager
 def locked(folders):
-    """Reserve a run for this process, and repair what a killed process left half done.
+    """Reserve a run and its exported model for this process, and repair what a killed process left half done.
 
-    The operating system releases the lock when the process ends, however it ends. On a drive without locks a line is
-    printed, and the run continues unlocked.
+    The operating system releases the locks when the process ends, however it ends. On a drive without locks a line is
+    printed, and the run continues unlocked. A run without a number (`RunFolders.number`) gets one.
 
     Yields:
         A function without arguments that raises `InputError` if the folder has been removed or replaced since.
 
     Raises:
-        InputError: another process holds the lock, or the folder cannot be written or holds something else.
+        InputError: another process holds a lock, or the folder cannot be written or holds something else.
     """
     try:
         foreign = sorted(path.name for path in folders.root.iterdir() if not path.name.startswith("."))
@@ -93,11 +102,18 @@ def locked(folders):
         stream = open(folders.lock, "a")
     except OSError as error:
         raise InputError(f"{folders.root}: cannot be written ({error.strerror}); choose another --run_dir") from error
-    with stream:
-        held = _lock(stream, folders.root)
-        for folder in (folders.root, folders.checkpoints, folders.samples):
+    with stream, ExitStack() as stack:
+        held = lock(stream, f"{folders.root}: another process is training this run; wait until it ends, or choose "
+                    "another --run_dir")
+        stack.enter_context(export_reserved(folders.export))
+        for folder in (folders.root, folders.checkpoints, folders.samples, folders.last_model, folders.export):
             clean_up(folder)
         clean_up(folders.export.parent, folders.export.name)
+        if not folders.number():
+            stream.truncate(0)
+            stream.write(f"{secrets.token_hex(8)}\n{ABOUT_LOCK}\n")
+            stream.flush()
+            os.fsync(stream.fileno())  # before any export is known by it
 
         def check():
             try:
@@ -111,19 +127,10 @@ def locked(folders):
         yield check
 
 
-def _lock(stream, root):
-    """Lock an open file; returns False on a drive without locks."""
-    try:
-        if fcntl is None:
-            raise OSError("no locks on this system")
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError as error:
-        raise InputError(f"{root}: another process is training this run; wait until it ends, or choose another "
-                         "--run_dir") from error
-    except OSError as error:
-        print(f"{root}: cannot be locked ({error.strerror or error}); do not start this run twice at once", flush=True)
-        return False
+def export_reserved(export):
+    """`reserved` for the exported model of a run."""
+    return reserved(export, f"{export}: another process is writing this exported model; wait until it ends, or choose "
+                    "another --export_dir")
 
 
 def set_aside(folders):
@@ -156,20 +163,36 @@ class Stopped(Exception):
 class StopRequest:
     """Whether training should stop after the step in progress: the time is up, or a signal has arrived.
 
+    The validation and the two exports that follow a stop belong to the time limit.
+
     Args:
-        minutes: time limit, counted from now; 0: none.
+        minutes: time limit; 0: none.
+        began: value of `time.monotonic` from which the limit counts; None: now.
 
     Attributes:
         signal: number of the signal that asked to stop, or None.
+        took: seconds that the last ``"validation"`` and the last ``"export"`` took, or will take roughly.
     """
 
-    def __init__(self, minutes=0.0):
-        self.end = time.monotonic() + 60 * minutes if minutes else float("inf")
+    def __init__(self, minutes=0.0, began=None):
+        self.end = (time.monotonic() if began is None else began) + 60 * minutes if minutes else float("inf")
         self.signal = None
+        self.took = {"validation": 0.0, "export": 0.0}
+
+    @contextmanager
+    def timing(self, name):
+        """Measure a ``"validation"`` or an ``"export"``."""
+        began = time.monotonic()
+        yield
+        self.took[name] = time.monotonic() - began
+
+    def seconds_left(self):
+        """Seconds until training has to stop, so that what follows still fits into the time limit."""
+        return self.end - time.monotonic() - 1.05 * (self.took["validation"] + 2 * self.took["export"])
 
     def time_is_up(self):
-        """Whether the time limit has passed."""
-        return time.monotonic() >= self.end
+        """Whether no time is left for another step."""
+        return self.seconds_left() <= 0
 
     def due(self):
         """Whether to stop, for either reason."""

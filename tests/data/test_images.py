@@ -1,14 +1,17 @@
 """Single images; tests/data/test_footage.py has whole folders."""
 
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from conftest import ROOT
 from PIL import Image
 
 from cvae_tf.data import images
+from cvae_tf.errors import InputError
 
 
 def test_pixels_fill_the_range_from_zero_to_one():
@@ -56,3 +59,68 @@ def test_many_images_are_decoded_without_keras(tmp_path):
             "assert len(images.read_images([path] * 500, 8, 16)) == 500; "
             "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow')))")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def _two(tmp_path, size, pose=None):
+    paths = tmp_path / "frame1.png", tmp_path / "pose1.png"
+    for path, shape in zip(paths, (size, pose or size), strict=True):
+        Image.new("RGB", shape).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("size", [(64, 32), (1024, 512), (646, 320), (323, 160)])
+def test_images_of_the_frames_shape_pass_in_silence(size, tmp_path, capsys):
+    assert images.check_shapes(*_two(tmp_path, size), 32, 64) == "" and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [(640, 300), (640, 350), (109, 50)])
+def test_images_of_nearly_the_frames_shape_are_squeezed_and_said_so_once(size, tmp_path, capsys):
+    note = images.check_shapes(*_two(tmp_path, size), 32, 64)
+    assert f"{size[0]}x{size[1]}" in note and "64x32" in note
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (640, 480), (1280, 720), (720, 576), (64, 64), (200, 33),
+                                  (2000, 40), (1000, 9), (40, 3000)])
+def test_images_of_another_shape_are_refused_with_sizes_that_fit(size, tmp_path):
+    paths = _two(tmp_path, size)
+    with pytest.raises(InputError, match=f"{size[0]}x{size[1]}") as caught:
+        images.check_shapes(*paths, 32, 64)
+    offered = re.search(r"--frame_H (\d+) --frame_W (\d+)", str(caught.value))
+    if not offered:  # no width from 8 to 1024 pixels has that shape
+        assert "other --frame_H and --frame_W" in str(caught.value) and max(size) / min(size) > 16
+        return
+    height, width = map(int, offered.groups())
+    assert height % 8 == width % 8 == 0 and 8 <= height <= size[1] and 8 <= width <= size[0]
+    images.check_shapes(*paths, height, width)
+    assert images.read_image(paths[0], height, width).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("pose", [(32, 64), (64, 33), (60, 32), (640, 330)])
+def test_a_pose_of_another_shape_than_its_frame_is_refused(pose, tmp_path):
+    with pytest.raises(InputError, match=f"pose1.png: {pose[0]}x{pose[1]} .* 64x32 in .*frame1.png"):
+        images.check_shapes(*_two(tmp_path, (64, 32), pose), 32, 64)
+
+
+def test_a_portrait_video_is_refused_by_training_evaluation_and_prediction_before_they_write(end_of, tmp_path):
+    model = ["--model", ROOT / "saved_models" / "studio"]
+    for split in ("train", "val"):
+        for kind in ("img", "label"):
+            folder = tmp_path / "data" / split / f"{split}_{kind}"
+            folder.mkdir(parents=True)
+            for n in range(4):
+                Image.new("RGB", (90, 160)).save(folder / f"{n}.png")
+    Image.new("RGB", (160, 80)).save(tmp_path / "wide.png")
+    poses = ["--poses", "data/val/val_label"]
+    for words, message in (
+            (["train", "--data_dir", "data", "--preset", "debug"], "--frame_H"),
+            (["evaluate", "--data_dir", "data", *model], "--frame_H"),
+            (["predict", *poses, "--truth", "data/val/val_img", *model], "--frame_H"),
+            (["predict", *poses, "--first_frame", "data/val/val_img/0.png", *model], "--frame_H"),
+            (["predict", "--data_dir", "data", "--split", "val", *model], "--frame_H"),
+            (["predict", *poses, "--first_frame", "wide.png", *model], "0.png: 90x160 .* 160x80 in wide.png")):
+        ended = end_of(*words)
+        lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+        assert ended.code == 2 and len(lines) == 1 and re.search(f"90x160 .*{message}|{message}", lines[0]), ended.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "wide.png"]
+    assert not list(tmp_path.rglob("*.npy"))

@@ -1,4 +1,5 @@
 import functools
+import os
 import shutil
 
 import numpy as np
@@ -104,10 +105,17 @@ def test_frames_and_poses_of_different_shapes_are_refused_and_of_different_sizes
         load_sequences(tmp_path, "val", 32, 64)
 
 
-def test_footage_of_another_shape_is_squeezed_as_in_training_and_said_so(tmp_path):
-    _both(tmp_path, "val", [1, 2], size=(80, 60))
+def test_footage_of_about_the_shape_is_squeezed_as_in_training_and_said_so(tmp_path, capsys):
+    _both(tmp_path, "val", [1, 2], size=(128, 70))
     (only,) = load_sequences(tmp_path, "val", 32, 64)
-    assert only.frames.shape == (2, 32, 64, 3) and "80x60 pixels were squeezed" in only.note
+    assert only.frames.shape == (2, 32, 64, 3) and "128x70 pixels were squeezed" in only.note
+    assert capsys.readouterr().out.count("128x70 pixels were squeezed") == 1
+
+
+def test_names_of_files_and_folders_are_shown_by_their_codes(tmp_path):
+    for name in ("a\n\x1b[31m1", os.fsdecode(b"b\xff2")):
+        _both(tmp_path, "test", [1, 2], below=name)
+    assert [one.name for one in load_sequences(tmp_path, "test", 32, 64)] == ["b\\udcff2", "a\\n\\x1b[31m1"]
 
 
 def test_a_cut_within_a_numbered_folder_gives_two_names(tmp_path):

@@ -175,10 +175,45 @@ def test_runs_of_other_lengths_networks_and_unfinished_ones_compare(tmp_path, un
     assert "tfr 0.5" in rows[1]["settings"] and "lab" in rows[3]["settings"]
 
 
+def _stop(folder, epochs, prior):
+    """What a stop by ``--max_minutes`` leaves."""
+    folders = RunFolders(folder)
+    write_csv(folders.stopped, ["epochs", "val_psnr_prior", "val_psnr_posterior", "val_psnr_copy_first"],
+              [[epochs, prior, 27.5, 16.25]])
+    folders.checkpoints.mkdir()
+    (folders.checkpoints / "step_00000003.npz").touch()
+    return folder
+
+
+def test_a_stopped_run_is_shown_with_the_validation_that_it_printed(tmp_path, unrendered):
+    within = _stop(_write_run(tmp_path / "within", STUDY, epochs=4), 4.5, 26.5)  # validated after 2 and 4 epochs
+    first = _stop(_write_run(tmp_path / "first", dataclasses.replace(STUDY, tfr=0.5)), 0.25, 12.5)
+    early = _stop(_write_run(tmp_path / "early", dataclasses.replace(STUDY, tfr=0.0)), 0.25, 12.5)
+    RunFolders(first).metrics.unlink()
+    for path in (RunFolders(early).metrics, RunFolders(early).stopped):  # by Ctrl-C: without a validation
+        path.unlink()
+    runs = [load_run(folder) for folder in (within, first, early)]
+    header, rows = table(runs)
+    names = ("epochs", "final_loss", "final_psnr_prior", "final_psnr_posterior", "best_psnr_prior", "best_epoch",
+             "psnr_copy_first", "minutes")
+    shown = [[str(dict(zip(header, row, strict=True))[name]) for name in names] for row in rows]
+    assert shown[0] == ["4", shown[0][1], "26.50", "27.50", "26.50", "4.5", "16.25", "0.4"] and shown[0][1]
+    assert shown[1] == ["0", "", "12.50", "27.50", "12.50", "0.25", "16.25", "0.0"]
+    assert shown[2] == ["0", *[""] * 6, "0.0"]
+    made = figures(runs)
+    lines = {label: line for panel in _drawn(made["2_validation_psnr_by_teacher_forcing"]).values()
+             for label, line in panel.items() if label != "copy-first"}
+    assert {tuple(x) for x, _ in lines.values()} == {(2, 4, 4.5), (0.25,)}
+    assert {label for panel in _drawn(made["6_mse"]).values() for label in panel} == {"tfr 1.0"}
+    compare([within, first, early], tmp_path / "out")
+    compare([early], tmp_path / "alone")
+    assert (tmp_path / "alone" / "table.csv").is_file()
+
+
 def test_table_has_final_and_best_numbers(study_runs):
     header, rows = table(study_runs)
     first = dict(zip(header, rows[0], strict=True))
-    assert first["best_epoch"] == 8 and first["best_psnr_prior"] == "20.00"  # the parabola's top, epoch 7 from 0
+    assert first["best_epoch"] == "8" and first["best_psnr_prior"] == "20.00"  # the parabola's top, epoch 7 from 0
     assert first["final_psnr_prior"] == f"{20 - 12 ** 2 / 10:.2f}" and first["minutes"] == "2.0"
     assert first["final_mse"] == "0.05" and first["psnr_copy_first"] == "16.00"
 
@@ -203,7 +238,7 @@ def test_what_is_no_run_is_refused_and_nothing_is_written(study_folders, tmp_pat
     (tmp_path / "folder").mkdir()
     refused("folder: no config.json in this folder", study_folders[0], tmp_path / "folder")
     (tmp_path / "folder" / "config.json").write_text(STUDY.to_json())
-    refused("no metrics.csv in this folder; let the run complete an epoch first", tmp_path / "folder")
+    refused("no metrics.csv and no checkpoint in this folder", tmp_path / "folder")
     (tmp_path / "folder" / "metrics.csv").write_text("epoch,loss\n0,1\n")
     refused("holds no rows with the columns", tmp_path / "folder")
     write_csv(tmp_path / "folder" / "metrics.csv", COLUMNS, [["x"] * len(COLUMNS)])
@@ -211,7 +246,7 @@ def test_what_is_no_run_is_refused_and_nothing_is_written(study_folders, tmp_pat
     (tmp_path / "folder" / "metrics.csv").write_text(",".join(COLUMNS) + "\n1,2\n")
     refused("metrics.csv: line 2 ", tmp_path / "folder")
     refused("is no earlier comparison", study_folders[0], out=tmp_path / "folder")
-    refused("is no earlier comparison", study_folders[0], out=study_folders[0].parent)
+    refused("--out .*contains RUN", study_folders[0], out=study_folders[0].parent)
     (tmp_path / "mine").mkdir()
     for name in ("table.csv", "thesis.txt"):
         (tmp_path / "mine" / name).write_text("mine")

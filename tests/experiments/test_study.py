@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ from tensorboard.plugins.hparams import metadata
 from test_compare import STUDY as LARGE
 from test_compare import _write_run
 
-from cvae_tf.errors import InputError
+from cvae_tf.errors import InputError, Interrupted
 from cvae_tf.experiments import compare, study
 from cvae_tf.training import loop as training
 from cvae_tf.training.run import RunFolders
@@ -24,7 +25,7 @@ def trained(monkeypatch):
     """Names of the runs that were trained, in order; the fifth training is interrupted once."""
     names = []
 
-    def train(config):
+    def train(config, command):
         folders = RunFolders(Path(config.run_dir), Path(config.export_dir))
         names.append(folders.root.name)
         if len(names) == 5:
@@ -56,7 +57,7 @@ def test_the_plan_is_every_schedule_with_every_schedule_and_nothing_else_differs
 
 
 def test_an_interrupted_study_continues_and_repeats_no_finished_run(trained, tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         study.study(STUDY, tmp_path / "out")
     begun = list(trained)
     study.study(STUDY, tmp_path / "out")
@@ -69,8 +70,40 @@ def test_an_interrupted_study_continues_and_repeats_no_finished_run(trained, tmp
     assert len(trained) == 10  # nothing was left to do
 
 
+@pytest.mark.parametrize("stop, code, said", [
+    (KeyboardInterrupt(), 130, "interrupted; "), (Interrupted("terminated", 15), 143, "terminated; "),
+    (InputError("the disk is full"), 2, "error: the disk is full; "), (None, 130, "stopped by SIGINT after step 4; ")])
+def test_whatever_stops_a_study_names_the_command_that_continues_the_study(stop, code, said, trained, end_of,
+                                                                           monkeypatch):
+    def train(config, command):
+        raise stop or Interrupted(f"stopped by SIGINT after step 4; to continue after step 4: {command}", 2)
+
+    words = ["--out", "my study", "--lr", "3e-4", "--max_frames", "64", "--frame_H", "16", "--frame_W", "32",
+             "--val_every", "7", "--mirror", "--checkpoint_minutes", "2.5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", train)
+        ended = end_of("study", *words)
+    assert ended.code == code and ended.err.startswith(said) and ended.err.count("to continue") == 1
+    program = shlex.split(ended.err.partition(": python ")[2])
+    assert program[:3] == ["-m", "cvae_tf", "study"]
+    ended = end_of(*program[2:])  # is taken for the same study, and trains on until the fifth run is interrupted
+    assert ended.code == 130 and len(trained) == 5 and ended.err.startswith("interrupted; ")
+
+
+def test_the_command_of_a_study_gives_back_its_settings():
+    from cvae_tf.cli import train_config
+
+    for options in ({}, dict(preset="debug", width=8), dict(mirror=True, steps_per_epoch=3, init_from="a model")):
+        config = dataclasses.replace(STUDY, **options)
+        words = shlex.split(study._command(config, "my study", 0.0))
+        assert words[:6] == ["python", "-m", "cvae_tf", "study", "--out", "my study"]
+        assert train_config(words[6:])[0] == dataclasses.replace(config, tfr=train_config(words[6:8])[0].tfr)
+    words = shlex.split(study._command(dataclasses.replace(STUDY, steps_per_epoch=3), "out", 1.5))
+    assert words[words.index("--minutes_per_run") + 1] == "1.5" and "--steps_per_epoch" not in words
+
+
 def test_tensorboards_hparams_page_shows_what_the_study_varies_and_the_final_psnr(trained, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         study.study(STUDY, tmp_path / "out")
     (path,) = (tmp_path / "out" / "runs").glob("*tfevents*")
     content = {value.tag: value.metadata.plugin_data.content
@@ -81,7 +114,7 @@ def test_tensorboards_hparams_page_shows_what_the_study_varies_and_the_final_psn
 
 
 def test_another_study_in_the_same_folder_is_refused(trained, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         study.study(STUDY, tmp_path / "out")
     with pytest.raises(InputError, match="was begun with --seed 0, now it is 1"):
         study.study(dataclasses.replace(STUDY, seed=1), tmp_path / "out")
@@ -91,7 +124,7 @@ def test_minutes_per_run_choose_one_number_of_steps_for_all_runs(trained, tmp_pa
     measured = []
     monkeypatch.setattr(study, "steps_for", lambda config, minutes: measured.append(minutes) or 17)
     monkeypatch.setattr(compare, "compare", lambda runs, out: None)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
     study.study(STUDY, tmp_path / "out", minutes_per_run=2.0)
     assert measured == [2.0]  # once, at the beginning

@@ -14,7 +14,13 @@ from cvae_tf.config import Config
 from cvae_tf.errors import InputError
 from cvae_tf.inference import exported_model
 from cvae_tf.inference.export import load_weights, save_model
-from cvae_tf.inference.exported_model import ExportedModel, newest_model, use_one_thread_if_light
+from cvae_tf.inference.exported_model import (
+    ExportedModel,
+    newest_model,
+    owner_of,
+    use_one_thread_if_light,
+    write_owner,
+)
 from cvae_tf.lab.network import LabNetwork
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.unet import UNet
@@ -47,7 +53,7 @@ def lab(tmp_path_factory):
     return model, path
 
 
-@pytest.fixture(scope="module", params=["unet", "lab"])
+@pytest.fixture(scope="module", params=["unet", pytest.param("lab", marks=pytest.mark.slow)])
 def exported(request):
     return request.getfixturevalue(request.param)
 
@@ -297,3 +303,13 @@ def test_newest_model(tmp_path):
         (tmp_path / name / "saved_model.pb").write_bytes(b"")
         os.utime(tmp_path / name / "saved_model.pb", (10_000 - age, 10_000 - age))
     assert newest_model(tmp_path).name == "a"
+    write_owner(tmp_path / "a", "1234", finished=False)
+    assert newest_model(tmp_path).name == "b"
+    (tmp_path / "b" / "config.json").write_text(Config(preset="debug").to_json())
+    assert newest_model(tmp_path) == ROOT / "saved_models" / "studio"
+    write_owner(tmp_path / "a", "1234", finished=True)
+    assert owner_of(tmp_path / "a") == ("1234", True) and newest_model(tmp_path).name == "a"
+    (tmp_path / "a" / "run.json").write_text("{")
+    assert newest_model(tmp_path) == ROOT / "saved_models" / "studio"
+    with pytest.raises(InputError, match="run.json: must say of which run"):
+        owner_of(tmp_path / "a")

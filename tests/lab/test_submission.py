@@ -91,7 +91,7 @@ def test_a_submission_scores_as_the_evaluation_says(tree, tmp_path, model, monke
 
 @pytest.mark.parametrize("options, message", [
     (dict(csv="nowhere/x.csv"), "nowhere/x.csv: there is no folder .*nowhere"),
-    (dict(csv=""), "is a folder; choose another --csv"),
+    (dict(csv=""), "contains .*; choose another --csv"),
     (dict(split="val"), "val: no such folder"),
     (dict(temperature=-1), "--temperature must be from 0 to 100, received -1"),
     (dict(fps=0), "--fps must be from 1 to 50"),

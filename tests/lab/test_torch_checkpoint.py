@@ -2,7 +2,10 @@
 
 import argparse
 import pickle
+import re
+import resource
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -122,6 +125,7 @@ def test_the_learning_rate_and_ratio_of_an_epoch_go_with_it(tmp_path, monkeypatc
         assert content["lr"] == pytest.approx(lr) and content["tfr"] == pytest.approx(tfr)
 
 
+@pytest.mark.slow
 def test_a_trained_savedmodel_goes_to_pytorch(tmp_path):
     sizes = dict(F_dim=16, L_dim=8, N_dim=4, D_out_dim=16)
     model = make_model(LabNetwork(**sizes))
@@ -232,12 +236,13 @@ def test_a_file_that_wants_code_run_or_is_damaged_is_refused_and_runs_nothing(ch
 def test_without_pytorch_the_command_says_what_to_install(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     config = Config(network="lab")
-    (tmp_path / "config.json").write_text(config.to_json())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(config.to_json())
     for call in (lambda: import_torch(checkpoint[1], tmp_path / "out"),
-                 lambda: export_torch(tmp_path, tmp_path / "x.ckpt")):
-        with pytest.raises(InputError, match="PyTorch.* not installed; pip install torch"):
+                 lambda: export_torch(tmp_path / "model", tmp_path / "x.ckpt")):
+        with pytest.raises(InputError, match="PyTorch.* not installed; pip install .torch>="):
             call()
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "config.json"]
 
 
 def test_nothing_is_overwritten_and_only_the_labs_network_goes_back(checkpoint, imported, tmp_path):
@@ -253,3 +258,110 @@ def test_the_command_ends_on_one_line_and_exit_code_2(end_of, tmp_path):
     ended = end_of("import-torch", "none.ckpt", "--out", "out")
     assert ended.code == 2 and ended.err.strip() == "error: none.ckpt: no such file"
     assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------- tensors that do not hold what they say
+
+def _shapes(width):
+    with torch.device("meta"):
+        model = torch_lab.LabModel(F_dim=width, L_dim=width, N_dim=width // 2, D_out_dim=width)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _refused_cheaply(path, message, tmp_path):
+    """The refusal, which may take neither a network of the file's widths nor copies of its tensors."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=message) as caught:
+        import_torch(path, tmp_path / "out")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB; the network would be 11 GB
+    assert str(caught.value).isprintable() and not (tmp_path / "out").exists()
+
+
+def test_a_small_file_of_wide_expanded_tensors_is_refused_before_anything_is_built(tmp_path):
+    state = {name: torch.zeros(()).expand(shape) for name, shape in _shapes(4096).items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    assert (tmp_path / "a.ckpt").stat().st_size < 2**20
+    _refused_cheaply(tmp_path / "a.ckpt", "a.ckpt: its tensors hold .* bytes by their shapes", tmp_path)
+
+
+def test_wide_biases_alone_do_not_build_the_network(tmp_path):
+    state = {name: torch.zeros(shape) for name, shape in _shapes(4096).items() if len(shape) == 1}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    _refused_cheaply(tmp_path / "a.ckpt", "Decoder_Fusion.0.block.0.conv1.0.weight is missing", tmp_path)
+
+
+def test_wide_tensors_that_share_one_storage_are_refused(tmp_path):
+    shapes = _shapes(512)
+    shared = torch.zeros(max(shape.numel() for shape in shapes.values()))
+    state = {name: shared[:shape.numel()].view(shape) for name, shape in shapes.items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    _refused_cheaply(tmp_path / "a.ckpt", "its tensors hold", tmp_path)
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: x.to("meta"), lambda x: x.to_sparse(), lambda x: x.to_sparse_csr(),
+    lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)], ids=["meta", "sparse", "rows", "quantised"])
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_plain_numbers_are_refused(make, tmp_path):
+    torch.save({"state_dict": {"Generator.7.weight": make(torch.ones(3, 3))}}, tmp_path / "a.ckpt")
+    _refused_cheaply(tmp_path / "a.ckpt", "Generator.7.weight must be a plain tensor", tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.int64, torch.uint16, torch.float8_e4m3fn])
+def test_tensors_of_another_kind_of_number_are_refused(dtype, checkpoint, tmp_path):
+    state = dict(checkpoint[0].state_dict())
+    state["Generator.7.weight"] = torch.ones_like(state["Generator.7.weight"]).to(dtype)
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    _refused_cheaply(tmp_path / "a.ckpt", "Generator.7.weight must (hold finite|be a plain tensor of) numb", tmp_path)
+
+
+def test_a_compressed_archive_is_refused_unread(tmp_path):
+    torch.save({"state_dict": {"Generator.7.weight": torch.zeros(10**6)}}, tmp_path / "a.ckpt")
+    with (zipfile.ZipFile(tmp_path / "a.ckpt") as plain,
+          zipfile.ZipFile(tmp_path / "b.ckpt", "w", zipfile.ZIP_DEFLATED) as small):
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+    _refused_cheaply(tmp_path / "b.ckpt", "it is compressed, 4,0", tmp_path)
+
+
+def test_tensors_in_another_order_of_memory_and_views_of_one_buffer_are_read(tmp_path):
+    buffer, image = torch.arange(24.0), torch.rand(2, 3, 4, 4)
+    state = {"a": buffer[:10], "b": buffer[10:].view(2, 7), "c": image.to(memory_format=torch.channels_last)}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    read, _ = read_checkpoint(tmp_path / "a.ckpt")
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(read[name], tensor.numpy())
+
+
+def test_names_of_tensors_are_shown_by_their_codes(checkpoint, tmp_path):
+    state = dict(checkpoint[0].state_dict()) | {"x\nerror: forged\x1b[31m\u202e": torch.zeros(1)}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    _refused_cheaply(tmp_path / "a.ckpt", r"x\\nerror: forged\\x1b\[31m\\u202e is not part of the network", tmp_path)
+
+
+# ---------------------------------------------------------------------- advice
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cu124", "2.6.0", "2.9.1+cpu"])
+def test_a_pytorch_that_a_file_can_make_run_code_reads_none(version, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(InputError, match=f"2.10 or newer, .*CVE-.*received {re.escape(version)}.*pip install"):
+        read_checkpoint(checkpoint[1])
+
+
+def test_pytorchs_advice_to_read_a_file_unsafely_is_never_shown(checkpoint, tmp_path, capfd):
+    whole = checkpoint[1].read_bytes()
+    torch.save({"state_dict": _Code()}, tmp_path / "code")
+    torch.save({"state_dict": {}, "scale": np.float32(1)}, tmp_path / "numpy")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "module")
+    for protocol in range(6):
+        (tmp_path / f"pickle{protocol}").write_bytes(pickle.dumps({"state_dict": _Code()}, protocol))
+    for share in (0, 1, 10, len(whole) // 3, len(whole) - 1):
+        (tmp_path / f"cut{share}").write_bytes(whole[:share])
+    (tmp_path / "text").write_text("no checkpoint at all")
+    for path in tmp_path.iterdir():
+        with pytest.raises(InputError) as caught:
+            read_checkpoint(path)
+        assert not re.search("weights_only|safe_globals|trust|PyTorch|torch.load|pytorch.org", str(caught.value))
+        assert str(caught.value).startswith(f"{path}: ") and str(caught.value).isprintable()
+    assert not "".join(capfd.readouterr())

@@ -117,7 +117,8 @@ def test_each_module_and_one_transition_agree(mode, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mode", [pytest.param("inference", marks=pytest.mark.slow), "train"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["inference", "train"])
 def test_a_posterior_rollout_of_16_frames_agrees(mode, tmp_path):
     theirs, model = _pair(tmp_path / "a.ckpt", mode, **SMALL)
     theirs.train(mode == "train")
@@ -134,7 +135,8 @@ def test_a_posterior_rollout_of_16_frames_agrees(mode, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mode", ["inference", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["inference", "train"])
 def test_a_prior_rollout_of_100_frames_agrees(mode, tmp_path):
     theirs, model = _pair(tmp_path / "a.ckpt", mode, **SMALL)
     theirs.train(mode == "train")

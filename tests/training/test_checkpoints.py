@@ -1,3 +1,7 @@
+import dataclasses
+import os
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ from cvae_tf.model import unet
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.network import Network
 from cvae_tf.model.unet import UNet
+from cvae_tf.training.build import environment
 from cvae_tf.training.checkpoint import CheckpointFolder, RunState, named_variables
 
 
@@ -183,5 +188,42 @@ def test_the_state_of_a_run_is_restored_whole_and_other_footage_is_mentioned(mod
     restored = RunState(("a", "b"), ((0, 40), (40, 9)))
     store.restore_run(model, restored)
     assert restored == state and capsys.readouterr().out == ""
-    store.restore_run(model, RunState(("a", "c"), ((0, 40), (40, 9))))
-    assert "does not continue exactly" in capsys.readouterr().out
+    for footage, best, said in ((("c", "b"), 31.25, ["the training frames .* does not continue exactly"]),
+                                (("a", "c"), -np.inf, ["the validation frames .* best score so far does not count"]),
+                                (("c", "d"), -np.inf, ["the training frames", "the validation frames"])):
+        restored = RunState(footage, ((0, 40), (40, 9)))
+        store.restore_run(model, restored)
+        assert restored == dataclasses.replace(state, footage=footage, best=best)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == len(said) and all(re.search(*pair) for pair in zip(said, lines, strict=True))
+
+
+@pytest.mark.parametrize("change, said", [
+    ({}, None), ({"threads": "1"}, "with threads 2 so far, and now with threads 1: it continues, but not to the bit"),
+    ({"NumPy": "3.0", "processor": "new"}, "NumPy 2.4, processor an old one so far, and now with NumPy 3.0, processor"),
+    (None, None)], ids=["none", "threads", "two", "a checkpoint of before"])
+def test_a_run_that_continues_under_other_circumstances_says_which(change, said, model, tmp_path, capsys):
+    store, then = CheckpointFolder(tmp_path), {"threads": "2", "NumPy": "2.4", "processor": "an old one"}
+    state = RunState(("a", "b"), ((0, 40),), then, best=31.25)
+    store.save_run(model, state)
+    if change is None:
+        saved = store.load()[1]
+        del saved["run/environment"]
+        store.save(int(model.steps), saved)
+    restored = RunState(("a", "b"), ((0, 40),), then | (change or {}))
+    assert store.restore_run(model, restored) == int(model.steps) and restored.best == 31.25
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == bool(said) and (not said or said in lines[0])
+    store.save_run(model, restored)
+    store.restore_run(model, restored)  # the new circumstances are the usual ones from here on
+    assert capsys.readouterr().out == ""
+
+
+def test_the_circumstances_name_what_decides_the_last_bits(monkeypatch):
+    found = environment()
+    assert found["NumPy"] == np.__version__ and found["Keras"] == keras.__version__ and found["processor"].strip()
+    assert all("\n" not in text for text in found.values())
+    assert int(found["threads"]) == len(os.sched_getaffinity(0)) or "TF_NUM_INTRAOP_THREADS" in os.environ
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert environment() == found | {"threads": "1"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from cvae_tf import files
 from cvae_tf.errors import InputError
 from cvae_tf.training import run as runs
 from cvae_tf.training.run import RunFolders, claim, locked, run_folders, set_aside
@@ -65,9 +66,9 @@ def test_where_a_drive_knows_no_locks_a_line_says_so(tmp_path, monkeypatch, caps
     def unsupported(stream, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(runs.fcntl, "flock", unsupported)
+    monkeypatch.setattr(files.fcntl, "flock", unsupported)
     with locked(_folders(tmp_path)):
-        assert "cannot be locked (Operation not supported); do not start this run twice" in capsys.readouterr().out
+        assert "cannot be locked (Operation not supported); do not start two programs" in capsys.readouterr().out
 
 
 def test_what_a_killed_process_left_half_done_is_put_right(tmp_path):
@@ -97,7 +98,7 @@ def test_a_folder_that_was_replaced_under_its_holder_is_noticed(tmp_path):
         folders.root.rename(tmp_path / "elsewhere")
         with pytest.raises(InputError, match="run: was removed or replaced while it was being trained"):
             check()
-        with locked(_folders(tmp_path)):  # another process begins there
+        with locked(RunFolders(_folders(tmp_path).root, tmp_path / "other")):  # another process begins there
             folders.config.write_text("{}")
             with pytest.raises(InputError, match="run: was removed or replaced while it was being trained"):
                 check()
@@ -131,3 +132,55 @@ def test_a_run_is_set_aside_whole_and_nothing_is_deleted(tmp_path):
         assert (moved[1] / "saved_model.pb").read_text() == f"model {number}"
         assert not folders.root.exists() and not folders.export.exists()
     assert set_aside(folders) == []
+
+
+def test_two_runs_cannot_write_one_export_at_once_and_its_lock_goes_with_them(tmp_path):
+    folders = _folders(tmp_path)
+    other = RunFolders(tmp_path / "other", folders.export)
+    other.root.mkdir()
+    with locked(folders):
+        assert [path.name for path in folders.export.parent.iterdir()] == [".run.lock"]
+        with pytest.raises(InputError, match="models/run: another process is writing this exported model.*--export_dir"
+                           ), locked(other):
+            pass
+    assert not folders.export.parent.exists()
+    with locked(other):
+        pass
+
+
+def test_a_lock_file_that_its_holder_has_just_removed_is_not_taken_for_a_lock(tmp_path, monkeypatch):
+    beside, flock, opened = tmp_path / ".model.lock", files.fcntl.flock, []
+
+    def removed_meanwhile(stream, how):
+        flock(stream, how)
+        if not opened:
+            beside.unlink()
+        opened.append(os.fstat(stream.fileno()).st_ino)
+
+    monkeypatch.setattr(files.fcntl, "flock", removed_meanwhile)
+    with files.reserved(tmp_path / "model", "busy"):
+        assert len(opened) == 2 and beside.stat().st_ino == opened[1]
+        monkeypatch.setattr(files.fcntl, "flock", flock)
+        with pytest.raises(InputError, match="busy"), files.reserved(tmp_path / "model", "busy"):
+            pass
+
+
+def test_a_run_has_a_number_that_stays(tmp_path):
+    folders = _folders(tmp_path)
+    folders.lock.touch()  # of an earlier version
+    assert folders.number() is None
+    with locked(folders):
+        number = folders.number()
+    with locked(folders):
+        assert number and folders.number() == number
+    other = RunFolders(tmp_path / "other", tmp_path / "elsewhere")
+    other.root.mkdir()
+    with locked(other):
+        assert other.number() not in (None, number)
+
+
+def test_a_number_whose_export_is_being_written_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with files.reserved("saved_models/demo-1", "busy"):
+        assert run_folders("demo").root.name == "demo-2"
+    assert run_folders("demo").root.name == "demo-1"

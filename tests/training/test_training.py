@@ -19,9 +19,12 @@ from cvae_tf.config import PRESETS, Config
 from cvae_tf.data.footage import load_footage
 from cvae_tf.errors import InputError
 from cvae_tf.evaluation.metrics import psnr_per_frame
+from cvae_tf.experiments.compare import load_run, table
 from cvae_tf.files import atomic, read_csv
+from cvae_tf.inference.exported_model import write_owner
 from cvae_tf.model.cvae import CVAE
-from cvae_tf.training import build, loop
+from cvae_tf.training import build, callbacks, loop
+from cvae_tf.training import run as runs
 from cvae_tf.training.checkpoint import CheckpointFolder
 from cvae_tf.training.loop import train
 from cvae_tf.training.run import StopRequest
@@ -57,17 +60,18 @@ def _keep_weights(model, folder):
     np.savez(folder / "assets" / "weights.npz", **weights)
 
 
-def _save_weights_only(model, path, config):
+def _save_weights_only(model, path, config, run):
     """In place of `save_model`, which takes seconds: a folder that looks like an exported model."""
     with atomic(path) as unfinished:
         unfinished.mkdir()
         (unfinished / "saved_model.pb").touch()
         (unfinished / "config.json").write_text(config.to_json())
+        write_owner(unfinished, run, finished=False)
         _keep_weights(model, unfinished)
 
 
-def _save_all(model, path, config):
-    REAL_SAVE_MODEL(model, path, config)
+def _save_all(model, path, config, run):
+    REAL_SAVE_MODEL(model, path, config, run)
     _keep_weights(model, path)
 
 
@@ -241,7 +245,12 @@ def test_a_run_continued_after_its_time_was_up_equals_an_uninterrupted_one(whole
         result = train(_config(tmp_path))
     assert result.steps == 4 and len(_rows(tmp_path)) == 1 and (tmp_path / "model" / "saved_model.pb").is_file()
     assert np.isfinite(result.scores["best"]) and "Stopped by --max_minutes at step 4 of 11" in capsys.readouterr().out
+    [stopped] = read_csv(tmp_path / "run" / "stopped.csv")  # after the epoch of 1 step, 3 of 5 steps
+    assert float(stopped["epochs"]) == 1.6 and float(stopped["val_psnr_prior"]) == result.scores["best"]
+    header, [row] = table([load_run(tmp_path / "run")])
+    assert dict(zip(header, row, strict=True))["final_psnr_prior"] == f"{result.scores['best']:.2f}"
     train(_config(tmp_path))
+    assert not (tmp_path / "run" / "stopped.csv").exists()
     assert "continuing at step 4 of 11" in capsys.readouterr().out
     ours, theirs = _checkpoint(tmp_path), _checkpoint(whole[0])
     for name in theirs.keys() - {"run/rows", "run/best"}:  # stopping validates once more
@@ -304,13 +313,78 @@ def test_a_continued_run_does_not_inherit_the_time_limit_of_the_session_before(t
 
 
 @pytest.mark.slow
-def test_two_runs_of_one_seed_are_equal_and_deterministic_changes_nothing_on_a_cpu(whole, tmp_path):
-    words = [*WORDS, "--run_dir", "run", "--export_dir", "model", "--deterministic"]
-    subprocess.run([sys.executable, ROOT / "train.py", *words], cwd=tmp_path, check=True, capture_output=True)
-    mine, theirs = _checkpoint(tmp_path), _checkpoint(whole[0])
-    assert mine.keys() == theirs.keys()
-    for name in theirs.keys() - {"run/rows"}:
-        np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2 or not shutil.which("taskset"), reason="needs two cores")
+def test_deterministic_runs_are_equal_to_the_bit_on_one_core_and_on_two(tmp_path):
+    ends = []
+    for cores in sorted(os.sched_getaffinity(0))[:1], sorted(os.sched_getaffinity(0))[:2]:
+        folder = tmp_path / str(len(cores))
+        folder.mkdir()
+        command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, ROOT / "train.py", *WORDS, "--num_epoch",
+                   "2", "--run_dir", "run", "--export_dir", "model", "--deterministic"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        ends.append(_checkpoint(folder))
+    one, two = ends
+    assert one.keys() == two.keys() and int(one["model/steps"]) == 6 and "threads 2" in one["run/environment"]
+    for name in two.keys() - {"run/rows"}:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def test_deterministic_is_refused_where_tensorflow_runs_with_other_threads_already(tmp_path, monkeypatch):
+    tf.constant(1) + 1  # starts it
+    monkeypatch.setattr(build, "THREADS", 7)
+    with pytest.raises(InputError, match="--deterministic needs 7 threads .* another number; start Python anew"):
+        train(_config(tmp_path, deterministic=True))
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------- the time limit
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves only by hand: ``clock[0]`` in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_time_limit_leaves_time_for_a_validation_and_two_exports(clock):
+    stop = StopRequest(2.0, began=990.0)  # ends at 1110
+    with stop.timing("validation"):
+        clock[0] += 10
+    with stop.timing("export"):
+        clock[0] += 5
+    assert stop.took == {"validation": 10, "export": 5} and stop.seconds_left() == 1110 - 1015 - 1.05 * 20
+    for now, up in ((1088.9, False), (1089.1, True)):
+        clock[0] = now
+        assert stop.time_is_up() == up == stop.due()
+    assert StopRequest().seconds_left() == float("inf") and not StopRequest().due()
+
+
+@pytest.mark.parametrize("minutes, late", [(0.5, 0.3), (0.79, 0.01), (0.81, None), (2.0, None)])
+def test_a_time_limit_that_cannot_be_kept_is_announced(minutes, late, clock, capsys):
+    stop = StopRequest(minutes)
+    stop.took = {"validation": 20.0, "export": 5.0}
+    clock[0] += 6.5  # 6.5 s of start, about 10 s for the first step, and 1.05 * 30 s for the end: 0.8 minutes
+    loop._announce(minutes, stop)
+    said = capsys.readouterr().out
+    assert bool(said) == bool(late)
+    if late:
+        assert f"--max_minutes {minutes:g} is too short" in said and f"about {minutes + late:.1f} minutes" in said
+
+
+def test_the_first_estimate_adds_the_tracing_and_the_whole_clip_up(clock):
+    frames = np.zeros((330, 8, 16, 3), np.uint8)
+    stop = StopRequest(1.0)
+    validation = callbacks.Validation(frames, frames, set(), None, None, None, stop)
+    took = iter([8.0, 2.0])  # the first run traces, for 6 s; 33 frames take 2 s
+
+    def run_freely(length):
+        assert length == 33
+        clock[0] += next(took)
+
+    validation._run_freely = run_freely
+    validation.estimate()
+    assert stop.took == {"validation": 6 + 20, "export": 9}
 
 
 # ---------------------------------------------------------------------- beginning
