@@ -49,7 +49,8 @@ def _valid(name):
     if spec.type is float:
         high = rules["high"] if rules["high"] is not None else 3e38
         return st.floats(0, high, exclude_min=name in POSITIVE)
-    return TEXT.filter(lambda text: text.strip() and not text.startswith("-"))
+    names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)  # no control characters
+    return names.filter(lambda text: text.strip() and not text.startswith("-"))
 
 
 def _invalid(name):

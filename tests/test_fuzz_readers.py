@@ -320,7 +320,7 @@ def test_a_damaged_table_is_refused_or_drawn(run, name, changes, value):
 WORDS = tuple(word for spec in dataclasses.fields(Config) for word in (f'"{spec.name}"', json.dumps(spec.default)))
 JSON_VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.integers(10**300, 10**320), st.floats(), st.text(max_size=5)),
-    lambda one: st.lists(one, max_size=2), max_leaves=3)
+    lambda one: st.lists(one, min_size=1, max_size=2), max_leaves=3)
 
 
 def _settings_file(config, change, **more):

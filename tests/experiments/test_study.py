@@ -142,6 +142,7 @@ def test_a_study_of_what_cannot_be_read_writes_nothing(trained, tmp_path):
     assert not list(tmp_path.iterdir()) and not trained
 
 
+@pytest.mark.slow
 def test_steps_for_measures_this_machine(monkeypatch):
     small = dataclasses.replace(STUDY, width=4, train_vi_len=4, batch_size=1)
     clock = iter(range(1000))

@@ -433,7 +433,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_written(who
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="is no exported model"):
         train(_config(tmp_path, export_dir=str(tmp_path / "mine")))
-    with pytest.raises(InputError, match="holds the model of another run"):
+    with pytest.raises(InputError, match="belongs to another run"):
         train(_config(tmp_path, export_dir=str(whole[0] / "model")))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine" and not (tmp_path / "run").exists()
 
@@ -453,7 +453,9 @@ def test_learning_rates_are_those_asked_for():
 
 # ---------------------------------------------------------------------- ending early
 
-@pytest.mark.parametrize("options", [dict(lr=1e30), dict(kl_anneal_ratio=1e30)], ids=str)
+@pytest.mark.parametrize("options", [
+    pytest.param(dict(lr=1e30), id="rate"),
+    pytest.param(dict(kl_anneal_ratio=1e30), id="beta", marks=pytest.mark.slow)])
 def test_an_explosion_ends_with_a_line_and_leaves_no_checkpoint_of_it(options, tmp_path):
     config = _config(tmp_path, num_epoch=1, fast_train=False, steps_per_epoch=40, max_frames=24, tfr=1.0,
                      kl_anneal_type="WithoutKL", **{"kl_anneal_ratio": 1.0, **options})
@@ -490,6 +492,7 @@ def test_a_bad_batch_is_skipped_and_counted_and_a_run_continues_from_before_many
     assert row["skipped"] == "1.0" and np.isfinite(float(row["loss"]))
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_while_running_ends_the_run(tmp_path, monkeypatch):
     _at_step(monkeypatch, 4, lambda: shutil.rmtree(tmp_path / "run"))
     with pytest.raises(InputError, match="run: was removed or replaced while it was being trained"):
