@@ -176,12 +176,12 @@ def _predict(words):
     parser.flag("first_frame", "PNG file of the given frame [the first of --truth]")
     parser.flag("poses", f"folder of drawn poses, PNG, or '{STUDIO}' [{STUDIO}]")
     parser.flag("truth", "folder of the true frames, named like the poses, to compare with")
-    parser.flag("output", "film to write: .gif, .mp4, or a name without ending for a folder of PNG files; PSNR curve "
-                "and table go beside the film [prediction.gif]")
+    parser.flag("output", "film to write: .gif, .mp4, or a name without extension for a folder of PNG files; PSNR "
+                "curve and table go beside the film [prediction.gif]")
     parser.flag("samples", "number of films, drawn side by side [1]", type=int)
     _add_latents(parser)
     parser.flag("fps", "frames per second", 20.0)
-    parser.flag("scale", "size of a frame's pixel in the film, in pixels", 4)
+    parser.flag("scale", "width and height of a frame's pixel in the film, in pixels", 4)
     split = parser.add_argument_group("the test sequences of a data set, instead of one film")
     split.add_argument("--data_dir", help="folder of the data set in the lab's layout")
     split.add_argument("--split", help="split of the data set, or a folder that holds *_img and *_label [test]")
@@ -301,7 +301,7 @@ def _import_torch(words):
                         "epoch=69.ckpt")
     parser.flag("out", "folder of the exported model to write", required=True)
     parser.flag("batch_norm", "statistics that normalise poses: those of the batch (train), as in the template, or the "
-                "running ones (inference)", "train", choices=("train", "inference"))
+                "running statistics (inference)", "train", choices=("train", "inference"))
     parser.frame_size()
     parser.switch("overwrite", "replace an exported model in --out, unless it belongs to a training run")
     args = parser.parse_args(words)
@@ -344,8 +344,8 @@ def _add_model(parser):
 
 def _add_latents(parser):
     parser.flag("seed", "seed of the latents; sample k (0, 1, ...) takes seed + k", 0)
-    parser.flag("temperature", "factor on the deviation of z from the prior's mean; 0 generates the film of the "
-                "prior's mean", 1.0)
+    parser.flag("temperature", "factor that scales the deviation of z from the prior's mean; 0 generates the film of "
+                "the prior's mean", 1.0)
 
 
 def _add_overwrite(parser):

@@ -39,7 +39,8 @@ class Config:
                                  high=100_000)
     val_every: int = _flag(4, "run", "epochs from one validation to the next; the last epoch is always validated",
                            low=1)
-    max_minutes: float = _flag(0.0, "run", "time limit of this session in minutes; 0: no limit", low=0)
+    max_minutes: float = _flag(0.0, "run", "time limit in minutes, from this start of the program on; 0: no limit",
+                              low=0)
     checkpoint_minutes: float = _flag(5.0, "run", "minutes from one checkpoint to the next within an epoch", low=0)
     deterministic: bool = _flag(False, "run", "the same bits with any number of CPU cores: two threads an operation, "
                                 "however many cores there are; on a GPU deterministic operations, which are slower")
