@@ -11,6 +11,7 @@ import shutil
 import stat
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from cvae_tf.errors import InputError, say
@@ -22,6 +23,7 @@ except ImportError:  # Windows
 
 CHECKSUMS = "checksums.txt"
 MARK = b"made by cvae_tf"  # in the films and plots that the program may replace
+LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}  # of file managers and notebooks
 OWN_NAME = re.compile(r"\.cvae_tf_cache|\..+\.lock|\.(?P<of>.+)\.\d+\.(?P<kind>tmp|old)")  # caches, locks, unfinished
 
 
@@ -210,8 +212,13 @@ def lock(stream, busy):
     except BlockingIOError as error:
         raise InputError(busy) from error
     except OSError as error:
-        say(f"{stream.name}: cannot be locked ({error.strerror or error}); do not start two programs that write there")
+        _say_without_locks(error.strerror or str(error))
         return False
+
+
+@cache
+def _say_without_locks(reason):
+    say(f"files cannot be locked here ({reason}); do not start two programs that write to the same folders")
 
 
 def lock_of(path):
@@ -233,13 +240,14 @@ def reserved(path, busy):
     beside = lock_of(Path(path).absolute())
     made = not beside.parent.exists()
     try:
-        while True:
+        for turn in range(100):
             beside.parent.mkdir(parents=True, exist_ok=True)
             stream = open(beside, "a")
             try:
                 held = lock(stream, busy)
-                # Else its last holder removed the file between `open` and `lock`, and others lock a new one.
-                if not held or os.path.samestat(os.fstat(stream.fileno()), os.stat(beside)):
+                # Else its last holder removed the file between `open` and `lock`, and others lock a new one. Not for
+                # ever: some network drives give a file another number each time.
+                if not held or turn == 99 or os.path.samestat(os.fstat(stream.fileno()), os.stat(beside)):
                     break
             except FileNotFoundError:
                 pass
@@ -253,7 +261,7 @@ def reserved(path, busy):
         try:
             yield
         finally:
-            if held:
+            with suppress(OSError):  # of which the user would see nothing but this
                 beside.unlink(missing_ok=True)
             if made:
                 with suppress(OSError):  # something is in it
@@ -313,7 +321,7 @@ def check_replaceable(path, names, kind, flag):
     if path.exists():
         if not path.is_dir():
             raise InputError(f"{path}: is no folder; choose another {flag}")
-        there = {below.name for below in path.iterdir() if not OWN_NAME.fullmatch(below.name)}
+        there = {below.name for below in path.iterdir() if not OWN_NAME.fullmatch(below.name)} - LITTER
         foreign = sorted(there - set(names)) or ([] if set(names[:1]) <= there else sorted(there))
         if foreign:
             raise InputError(f"{path}: is no {kind}, but would be replaced by one, with the {foreign[0]} in it; choose "
@@ -340,8 +348,8 @@ def check_writable(path, flag, overwrite=False, begins=None):
             kind = "a folder" if path.is_dir() else "no plain file"
             raise InputError(f"{path}: is {kind}; choose another {flag}")
         if not overwrite and not _made_here(path, begins):
-            raise InputError(f"{path}: exists already, and this command did not make it; choose another {flag}, or "
-                             "replace it with --overwrite")
+            raise InputError(f"{path}: exists already, without the mark of what this program may replace; choose "
+                             f"another {flag}, or replace it with --overwrite")
     _check_parents(path, flag)
 
 

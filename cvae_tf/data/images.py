@@ -142,7 +142,7 @@ def check_shapes(path, pose_path, height, width):
                          f"give images of that shape, or a model of other frames (train with {close})")
     if distance(size, frame) <= 0.01:
         return ""
-    note = f"Images of {size[0]}x{size[1]} pixels were squeezed into the model's {width}x{height}, as in training."
+    note = f"Images of {size[0]}x{size[1]} pixels are squeezed into the model's {width}x{height}."
     say(f"{path.parent}: {note}")
     return note
 

@@ -52,10 +52,11 @@ def environment():
                for gpu in tf.config.list_physical_devices("GPU")]
     cpus = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no name
     names = re.findall(r"model name\s*: *(.*)", cpus.read_text()) if cpus.exists() else []
-    instructions = np.show_config(mode="dicts")["SIMD Extensions"]["found"][-1:]  # the latest set that it has
+    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])  # without it on a plain processor
     return {"threads": str(threads), "TensorFlow": tf.__version__, "Keras": keras.__version__, "NumPy": np.__version__,
             "cvae_tf": cvae_tf.__version__,
-            "processor": " ".join([*devices, (names or [platform.processor()])[0], platform.machine(), *instructions])}
+            "processor": " ".join([*devices, (names or [platform.processor()])[0], platform.machine(),
+                                   *found[-1:]])}  # the latest set of instructions that it has
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,9 @@ def _check_owner(folders):
     """Refuse an export that belongs to another run, by the number in it. Older and imported models have none."""
     owner, _ = owner_of(folders.export)
     if owner not in (None, folders.number()):
-        raise InputError(f"{folders.export}: belongs to another run than {folders.root}; choose another --export_dir "
-                         "or --run_dir")
+        raise InputError(f"{folders.export}: belongs to another run than {folders.root}, by the numbers in "
+                         f"{folders.lock} and run.json; choose another --export_dir or --run_dir, or remove run.json, "
+                         "which gives the model to this run")
 
 
 def _mark_finished(folders):

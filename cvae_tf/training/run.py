@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,17 +139,19 @@ def set_aside(folders):
     Raises:
         InputError: the run is being trained, or a folder cannot be renamed.
     """
-    present = [path for path in (folders.root, folders.export) if path.exists()]
-    number = 1
-    while any(_numbered(path, number).exists() for path in present):
-        number += 1
-    with locked(folders) if folders.root.exists() else nullcontext():
+    number, renamed = 1, []
+    with locked(folders):
+        present = [path for path in (folders.export, folders.root) if path.exists()]
+        while any(_numbered(path, number).exists() for path in present):
+            number += 1
         for path in present:
             try:
-                path.rename(_numbered(path, number))
+                renamed.append(path.rename(_numbered(path, number)))
             except OSError as error:
+                for before, after in zip(present, renamed, strict=False):
+                    after.rename(before)
                 raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
-    return [_numbered(path, number) for path in present]
+    return renamed
 
 
 def _numbered(path, number):

@@ -108,8 +108,8 @@ def test_frames_and_poses_of_different_shapes_are_refused_and_of_different_sizes
 def test_footage_of_about_the_shape_is_squeezed_as_in_training_and_said_so(tmp_path, capsys):
     _both(tmp_path, "val", [1, 2], size=(128, 70))
     (only,) = load_sequences(tmp_path, "val", 32, 64)
-    assert only.frames.shape == (2, 32, 64, 3) and "128x70 pixels were squeezed" in only.note
-    assert capsys.readouterr().out.count("128x70 pixels were squeezed") == 1
+    assert only.frames.shape == (2, 32, 64, 3) and "128x70 pixels are squeezed" in only.note
+    assert capsys.readouterr().out.count("128x70 pixels are squeezed") == 1
 
 
 def test_names_of_files_and_folders_are_shown_by_their_codes(tmp_path):

@@ -227,3 +227,5 @@ def test_the_circumstances_name_what_decides_the_last_bits(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     assert environment() == found | {"threads": "1"}
+    monkeypatch.setattr("numpy.show_config", lambda mode: {"SIMD Extensions": {"baseline": ["SSE"]}})
+    assert found["processor"].startswith(environment()["processor"])  # a processor with no more than the baseline

@@ -67,8 +67,11 @@ def test_where_a_drive_knows_no_locks_a_line_says_so(tmp_path, monkeypatch, caps
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(files.fcntl, "flock", unsupported)
-    with locked(_folders(tmp_path)):
-        assert "cannot be locked (Operation not supported); do not start two programs" in capsys.readouterr().out
+    files._say_without_locks.cache_clear()
+    folders = _folders(tmp_path)
+    with locked(folders):
+        assert capsys.readouterr().out.count("cannot be locked here (Operation not supported); do not start two") == 1
+    assert not list(folders.export.parent.glob("*"))
 
 
 def test_what_a_killed_process_left_half_done_is_put_right(tmp_path):
@@ -127,11 +130,38 @@ def test_a_run_is_set_aside_whole_and_nothing_is_deleted(tmp_path):
         folders.config.write_text(f"run {number}")
         (folders.export / "saved_model.pb").write_text(f"model {number}")
         moved = set_aside(folders)
-        assert moved == [Path(f"{folders.root}.old-{number}"), Path(f"{folders.export}.old-{number}")]
-        assert (moved[0] / "config.json").read_text() == f"run {number}"
-        assert (moved[1] / "saved_model.pb").read_text() == f"model {number}"
+        assert moved == [Path(f"{folders.export}.old-{number}"), Path(f"{folders.root}.old-{number}")]
+        assert (moved[1] / "config.json").read_text() == f"run {number}"
+        assert (moved[0] / "saved_model.pb").read_text() == f"model {number}"
         assert not folders.root.exists() and not folders.export.exists()
-    assert set_aside(folders) == []
+
+
+def test_a_run_whose_export_was_being_replaced_is_set_aside_with_it(tmp_path):
+    folders = _folders(tmp_path)
+    folders.config.write_text("{}")
+    old = folders.export.with_name(f".{folders.export.name}.77.old")
+    old.mkdir(parents=True)
+    (old / "saved_model.pb").write_text("model")
+    model, _ = set_aside(folders)
+    assert (model / "saved_model.pb").read_text() == "model"
+    assert not folders.root.exists() and not folders.export.exists() and not old.exists()
+
+
+def test_a_run_that_cannot_be_set_aside_whole_stays_whole(tmp_path, monkeypatch):
+    folders = _folders(tmp_path)
+    folders.config.write_text("{}")
+    folders.export.mkdir(parents=True)
+    rename = Path.rename
+
+    def refused(path, target):
+        if path == folders.root:
+            raise OSError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(InputError, match="run: cannot be renamed"):
+        set_aside(folders)
+    assert folders.config.exists() and folders.export.exists()
 
 
 def test_two_runs_cannot_write_one_export_at_once_and_its_lock_goes_with_them(tmp_path):
