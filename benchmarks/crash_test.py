@@ -32,7 +32,7 @@ SETTINGS = ["--preset", "debug", "--width", "4", "--frame_H", "16", "--frame_W",
             "0.005"]
 # Moments to kill at: a folder, relative to that of the test, and the name of the unfinished file that shows the moment.
 MOMENTS = {"checkpoint": ("run/checkpoints", r"\.step_.*"), "metrics": ("run", r"\.metrics\.csv\..*"),
-           "best model": ("", r"\.model\..*"), "last model": ("run", r"\.last_model\..*"),
+           "best model": ("", r"\.model\.\d+\..*"), "last model": ("run", r"\.last_model\.\d+\..*"),
            "cache": ("data/.cvae_tf_cache", r"\..*\.tmp")}
 
 

@@ -286,7 +286,6 @@ def _studio(words):
         from cvae_tf.studio.scene import write_tree
 
         check_paths({}, {"OUT": args.out})
-
         write_tree(args.out, args.train, length=args.length, frame_size=(args.frame_H, args.frame_W), seed=args.seed,
                    variety=args.variety, lamp=args.lamp)
         print(f"{args.out}: {args.train} training sequences, one for validation and one for testing, {args.length} "

@@ -1,5 +1,6 @@
 """The folder of a training run: its files, its lock, setting it aside; and the request to stop."""
 
+import itertools
 import os
 import re
 import secrets
@@ -57,11 +58,11 @@ class RunFolders:
 
 def run_folders(preset, run_dir="", export_dir=""):
     """Choose the folders of a run: those given, otherwise the next free ``runs/PRESET-N`` and ``saved_models/NAME``."""
-    number = 1
-    while not run_dir and any((folder / name).exists() for folder in (Path("runs"), Path("saved_models"))
-                              for name in (f"{preset}-{number}", lock_of(folder / f"{preset}-{number}").name)):
-        number += 1
-    root = Path(run_dir or f"runs/{preset}-{number}")
+    def taken(number):
+        run, export = (Path(folder) / f"{preset}-{number}" for folder in ("runs", "saved_models"))
+        return any(path.exists() for path in (run, export, lock_of(export)))
+
+    root = Path(run_dir or f"runs/{preset}-{next(number for number in itertools.count(1) if not taken(number))}")
     return RunFolders(root, Path(export_dir or Path("saved_models") / root.absolute().name))
 
 
