@@ -1,7 +1,7 @@
 """Pose-conditioned video prediction with a conditional VAE.
 
-The public names below load on first use, so that ``import cvae_tf`` does not wait for TensorFlow. Where Keras is loaded
-already, the classes of the model load at once, so that ``keras.models.load_model`` knows them.
+The public names below are loaded on first use, so that ``import cvae_tf`` does not wait for TensorFlow. If Keras is
+loaded already, the model classes are loaded at once, so that ``keras.models.load_model`` knows them.
 """
 
 import importlib

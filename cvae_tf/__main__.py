@@ -1,4 +1,4 @@
-"""``python -m cvae_tf COMMAND``."""
+"""Entry point of ``python -m cvae_tf COMMAND``."""
 
 from cvae_tf.cli import main
 

@@ -1,7 +1,7 @@
-"""Every command line: ``python -m cvae_tf COMMAND``, which is ``cvae-tf COMMAND`` once the package is installed.
+"""The command line: ``python -m cvae_tf COMMAND``, or ``cvae-tf COMMAND`` once the package is installed.
 
-A command reads its flags here and calls a function of the package with named arguments. The function is imported when
-it is called: ``--help``, ``--dry_run`` and a mistyped flag do not wait for TensorFlow.
+Each command parses its flags here and calls one function of the package with keyword arguments. The function is
+imported only when it is called, so ``--help``, ``--dry_run`` and a mistyped flag do not wait for TensorFlow.
 """
 
 import argparse
@@ -24,9 +24,9 @@ def main(argv=None):
     """Run a command line. Bad input ends the process with one line on stderr and exit code 2.
 
     Args:
-        argv: list of words after the program's name; None: those of this process.
+        argv: list of words after the program's name; None: the arguments of this process.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of TensorFlow's log, only errors
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow logs errors only
     errors.run(lambda: parse(sys.argv[1:] if argv is None else argv)())
 
 
@@ -37,10 +37,10 @@ def parse(argv):
         argv: list of words: a command and its flags.
 
     Returns:
-        A function without arguments that does what the command line asks for.
+        A function without arguments that carries out the command.
 
     Raises:
-        InputError: an unknown command, an unknown or missing flag, or a value of another type.
+        InputError: an unknown command, an unknown or missing flag, or a value of the wrong type.
         SystemExit: after ``--help``.
     """
     if not argv or argv[0] in ("-h", "--help"):
@@ -61,9 +61,9 @@ def train_config(argv):
         argv: list of words, without the command.
 
     Returns:
-        ``(config, dry_run, fresh)``: a `Config` of the flags over their preset over the defaults; whether only to print
-        the configuration; and whether to start over. Without ``--preset`` and ``--fresh``, an existing ``--run_dir``
-        is continued: the configuration of the run takes the place of the preset.
+        ``(config, dry_run, fresh)``: the `Config`, in which flags override the preset and the preset overrides the
+        defaults; whether only to print the configuration; and whether to start over. Without ``--preset`` and
+        ``--fresh``, an existing ``--run_dir`` is continued: its configuration replaces the preset.
 
     Raises:
         InputError: an unknown flag, preset or choice, or a value out of range.
@@ -96,7 +96,7 @@ def train_config(argv):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser for the flags of a command. Its errors are `InputError`, one line without the usage text."""
+    """A parser for the flags of a command. It raises each error as an `InputError`: one line without the usage text."""
 
     def __init__(self, command, more=""):
         summary, _ = COMMANDS[command]
@@ -106,9 +106,9 @@ class _Parser(argparse.ArgumentParser):
                          description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's, and `parse_args` too; dashes in the names of flags stand for underscores.
+        """Parse as argparse does, with dashes in flag names read as underscores. `parse_args` calls this method.
 
-        A value that is empty or no name (`errors.check_name`) is refused.
+        A value that is empty, or that `errors.check_name` refuses, raises `InputError`.
         """
         for word in args:
             errors.check_name(str(word), "each flag and value")
@@ -124,13 +124,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
     def flag(self, name, text, default=None, **options):
-        """Add ``--name``, a value of the type of its default, or a string."""
+        """Add the flag ``--name``. Its value has the type of ``default``, or is a string if there is no default."""
         if default is not None:
             text, options["type"] = f"{text} [{default}]", type(default)
         self.add_argument(f"--{name}", help=text, default=default, **options)
 
     def switch(self, name, text):
-        """Add ``--name``, which is off unless given."""
+        """Add the boolean flag ``--name``, which is off by default."""
         self.add_argument(f"--{name}", help=text, action="store_true")
 
     def frame_size(self):
@@ -139,7 +139,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_setting(group, spec):
-    """Add the flag of a field of `Config`. Only given flags are in the result, so that the preset decides the rest."""
+    """Add the flag for a field of `Config`. The parser returns only the flags given; the preset decides the others."""
     text = spec.metadata["help"].replace("%", "%%")
     options = {"default": argparse.SUPPRESS, "help": text}
     if spec.type is bool:
@@ -163,7 +163,7 @@ def _train(words):
 
     def run():
         began = time.monotonic()
-        from cvae_tf.training.loop import train  # takes seconds, which count for --max_minutes
+        from cvae_tf.training.loop import train  # this import takes seconds, which count towards --max_minutes
 
         train(config, fresh, began)
 

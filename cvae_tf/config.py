@@ -1,7 +1,7 @@
 """The configuration of a training run: one flat dataclass and its presets.
 
-Flags of the command line, field names and JSON keys are the same words. Nothing heavy is imported here, so ``--help``
-is quick.
+Command-line flags, field names and JSON keys have the same names. This module imports nothing slow, so ``--help`` is
+quick.
 """
 
 import dataclasses
@@ -164,24 +164,24 @@ def _check(spec, value):
 
 
 PRESETS = {
-    # The studio in minutes on a CPU.
+    # Trains on the studio in minutes on a CPU.
     "demo": {},
-    # Every step of the program in seconds; the numbers mean nothing.
+    # Runs every step of the program in seconds; the resulting scores mean nothing.
     "debug": dict(num_epoch=2, steps_per_epoch=4, val_every=1, val_vi_len=32, max_frames=96, width=8, batch_size=2,
                   train_vi_len=8, N_dim=4, kl_anneal_type="Cyclical", kl_anneal_cycle=1, kl_anneal_ratio=1.0),
     # The report's final setting on the lab's template: its network, schedules, data order and optimiser.
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
                 kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0, clip_norm=1.0),
-    # One run of the report's study, small: its schedules over its 70 epochs, on few steps each.
+    # A small version of a run in the report's study: the same schedules and 70 epochs, with few steps per epoch.
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
                   kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, lr=1e-3, clip_norm=1.0),
     # The best known setting for the lab's data.
     "best": dict(num_epoch=70, val_every=10, width=32, mirror=True),
-    # For footage that the poses do not determine: a latent in use. One validation at the end, since one sample scores
-    # lower the more it dares: the best of several validations would be an early model that paints the mean of all
-    # possible frames. Few latent dimensions, because the prior draws them independently: if a choice is spread over
-    # many dimensions, the prior draws its middle.
+    # For footage that the poses do not determine, so that the latent must carry information. There is one validation,
+    # at the end: a single varied sample has a lower PSNR than the mean of all possible frames, so the best of several
+    # validations would be an early model that predicts this mean. Latent dimensions are few, because the prior samples
+    # them independently: if many dimensions encode one choice, samples lie in the middle between its alternatives.
     "stochastic": dict(num_epoch=32, steps_per_epoch=140, val_every=32, train_vi_len=8, studio_sequences=128,
                        studio_lamp=True, width=16, N_dim=3, prior="learned", kl_anneal_type="Monotonic",
                        kl_anneal_start=12, narrow_posterior=True, batch_size=8, lr=3e-3),
@@ -189,14 +189,14 @@ PRESETS = {
 
 
 def check_ranges(limits, **values):
-    """Refuse numbers outside their limits, named as flags.
+    """Refuse numbers outside their limits. The error names the flag.
 
     Args:
-        limits: name -> (lowest, highest).
-        **values: name -> number.
+        limits: flag name -> (lowest, highest) allowed value.
+        **values: flag name -> number to check.
 
     Raises:
-        InputError: a number is outside.
+        InputError: a number is outside its limits.
     """
     for name, (low, high) in limits.items():
         if not low <= values[name] <= high:
@@ -207,7 +207,7 @@ def load_config(path):
     """Read a ``config.json``.
 
     Raises:
-        InputError: the file is missing, is not JSON, or holds an unknown or misfitting value.
+        InputError: the file is missing, is not JSON, or holds an unknown setting or an invalid value.
     """
     try:
         values = json.loads(plain(path).read_text(encoding="utf-8"))
@@ -219,12 +219,14 @@ def load_config(path):
 
 
 def studio_of(model):
-    """The studio that the exported model in folder ``model`` knows, as flags: seed, variety and lamp, by name.
+    """The studio variant that the exported model in folder ``model`` was trained on.
 
-    Without a ``config.json`` beside the model it is the plain one.
+    The result is a dict from flag name to value, for the studio's seed, variety and lamp.
+
+    If the folder has no ``config.json``, the studio with its default settings is returned.
 
     Raises:
-        InputError: the ``config.json`` is not one of this program.
+        InputError: the ``config.json`` was not written by this program.
     """
     path = Path(model) / "config.json"
     config = load_config(path) if path.is_file() else Config()

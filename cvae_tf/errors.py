@@ -1,4 +1,4 @@
-"""How a program of the project ends early, and the one line that its user then sees."""
+"""Early exits of the command-line programs, and the one-line messages that users then see."""
 
 import os
 import re
@@ -6,20 +6,20 @@ import signal
 import sys
 
 BROKEN_PIPE = 128 + 13
-LONGEST = 2000  # characters of a line; of a longer one the middle is left out
+LONGEST = 2000  # maximum characters of a line; the middle of a longer line is left out
 
-# What TensorFlow writes around the cause of an error: before it, which node of the graph and where that was defined ...
+# Text that TensorFlow puts around the cause of an error: before it, the graph node and where it was defined ...
 AROUND = re.compile(r'Graph execution error:|\d+ root error|Detected at node|File "|<stack traces unavailable>')
-# ... after it, the Python code, the node again, and hints.
+# ... and after the cause, the Python code, the node again, and hints.
 AFTER = re.compile(r"\n\s*\[\[|\s\[Op:|\nHint:|\nTraceback \(most recent call last\)")
-UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in a name: control characters, and bytes that are no text
+UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # refused in names: control characters and undecodable bytes
 NO_MEMORY = re.compile(r"OOM when|out of memory|(to|not|n't) allocate|bad_alloc|Dst tensor is not initialized", re.I)
 
 
 class InputError(ValueError):
     """Bad input. The message is one line: what is invalid, what was expected, and what was received or can be done.
 
-    Names in it may come from anywhere: the message is made `printable`.
+    The message may contain untrusted names, so it is passed through `printable`.
     """
 
     def __init__(self, message):
@@ -27,7 +27,7 @@ class InputError(ValueError):
 
 
 class Interrupted(BaseException):
-    """A signal ended the program in good order. Not an `Exception`, so that no handler takes it for a failure.
+    """A signal ended the program cleanly. Not an `Exception`, so that no handler takes it for a failure.
 
     Args:
         message: the line to show.
@@ -42,16 +42,16 @@ class Interrupted(BaseException):
 def run(program):
     """Call ``program()`` and turn an early end into one line on stderr and an exit code.
 
-    Exit codes: 2 for an error that the user can correct, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of
-    the output has gone. Programming errors keep their traceback.
+    Exit codes: 2 for an error that the user can correct, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the
+    program that reads the output has closed the pipe. Programming errors keep their traceback.
     """
     def terminate(number, _):
         raise Interrupted("terminated", number)
 
     signal.signal(signal.SIGTERM, terminate)  # the default action would skip all clean-up
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # None where it is closed, and notebooks have streams of their own
-            stream.reconfigure(errors="backslashreplace")  # for names with bytes that are no text
+        if hasattr(stream, "reconfigure"):  # a closed stream is None, and notebooks replace the streams
+            stream.reconfigure(errors="backslashreplace")  # for names with undecodable bytes
     try:
         program()
         print(end="", flush=True)
@@ -60,7 +60,7 @@ def run(program):
     except BrokenPipeError:
         stop_printing()
         _end("the output was closed", BROKEN_PIPE)
-    except OSError as error:  # a path that the system refuses, wherever it came from
+    except OSError as error:  # the operating system refused some path
         _end(f"error: {error.filename or 'a file or the output'}: {error.strerror or error}", 2)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
@@ -73,15 +73,15 @@ def run(program):
 
 
 def stop_printing():
-    """Discard all further output; for use once nobody reads it any more."""
+    """Discard all further output; for use after the reader has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def printable(text):
-    r"""``text`` as one line that does nothing to a terminal.
+    r"""``text`` as one line that is safe to print on a terminal.
 
-    Line breaks, control characters, marks that turn the direction of writing and undecodable bytes are shown by their
-    codes, such as ``\n``, ``\x1b``, ``\u202e`` and ``\udcff``.
+    Line breaks, control characters, marks that change the text direction, and undecodable bytes are replaced by
+    their escape codes, such as ``\n``, ``\x1b``, ``\u202e`` and ``\udcff``.
     """
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     half = LONGEST // 2
@@ -89,7 +89,7 @@ def printable(text):
 
 
 def check_name(name, flag):
-    """Refuse the value of a flag that holds control characters, or bytes that are no UTF-8, as TensorFlow does not.
+    """Refuse a flag's value that holds control characters, or bytes that are no UTF-8, on which TensorFlow fails.
 
     Raises:
         InputError: ``name`` holds such characters.
@@ -104,7 +104,7 @@ def say(line):
 
 
 def in_plain_words(error):
-    """The cause of a `MemoryError`, or of an error raised by TensorFlow, in one line."""
+    """Describe the cause of a `MemoryError`, or of an error raised by TensorFlow, in one line."""
     lines = [re.sub(r"{{.*?}}", "", line).strip() for line in AFTER.split(str(error))[0].splitlines()]
     cause = " ".join(line for line in lines if line and not AROUND.match(line)) or type(error).__name__
     if isinstance(error, MemoryError) or NO_MEMORY.search(cause):

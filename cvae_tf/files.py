@@ -1,6 +1,7 @@
-"""Atomic writing, locks, checks of paths, checksums and tables.
+"""Atomic writing, locks, path checks, checksums and CSV tables.
 
-A file is always the old version or the new one, never half of one. What a command did not make is left as it is.
+A file is always either the old or the new version, never half-written. Files that the program did not make stay as
+they are, unless the user asks to overwrite them.
 """
 
 import csv
@@ -22,17 +23,17 @@ except ImportError:  # Windows
     fcntl = None
 
 CHECKSUMS = "checksums.txt"
-MARK = b"made by cvae_tf"  # in the films and plots that the program may replace
-LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}  # of file managers and notebooks
+MARK = b"made by cvae_tf"  # written into films and plots, so that the program may replace them
+LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}  # made by file managers and notebooks
 OWN_NAME = re.compile(r"\.cvae_tf_cache|\..+\.lock|\.(?P<of>.+)\.\d+\.(?P<kind>tmp|old)")  # caches, locks, unfinished
 
 
 @contextmanager
 def atomic(path):
-    """Write a file or a folder under a temporary name, and rename it to ``path`` on success.
+    """Write a file or a folder under a temporary name, and rename the result to ``path`` on success.
 
     Use as ``with atomic(path) as unfinished:``. Missing parent folders are made; a file or folder at ``path`` is
-    replaced. The content is flushed to the disk before the renaming, so that a power cut leaves no empty file either.
+    replaced. The content is flushed to the disk before the renaming, so that a power cut leaves no empty file.
 
     Yields:
         The temporary path, in the same folder as ``path``.
@@ -57,7 +58,7 @@ def _replace(unfinished, path):
     for below in [*unfinished.rglob("*"), unfinished]:
         _flush(below)
     replaced = None
-    if unfinished.is_dir() and path.is_dir():  # a folder cannot replace one with content; see `clean_up`
+    if unfinished.is_dir() and path.is_dir():  # a non-empty folder cannot be replaced by renaming; see `clean_up`
         replaced = path.rename(path.with_name(f".{path.name}.{os.getpid()}.old"))
     os.replace(unfinished, path)
     _flush(path.parent)
@@ -87,14 +88,14 @@ def _remove(path):
 
 
 def clean_up(folder, name=None, older_than=0):
-    """Repair the traces of a killed process: remove unfinished files, and put back a folder that was being replaced.
+    """Clean up after a killed process: remove unfinished files, and put back a folder that was being replaced.
 
-    No other process may be writing these files now.
+    No other process may be writing these files at the same time.
 
     Args:
-        folder: where to look.
-        name: repair only the file or folder of this name; None: all.
-        older_than: leave traces alone that are younger than this, in seconds.
+        folder: folder to search, without its subfolders.
+        name: clean up only the leftovers of the file or folder with this name; None: all leftovers.
+        older_than: minimum age in seconds; younger leftovers are kept.
     """
     for path in sorted(Path(folder).glob(".*")):
         match = OWN_NAME.fullmatch(path.name)
@@ -108,11 +109,11 @@ def clean_up(folder, name=None, older_than=0):
 
 
 def plain(path):
-    """``path``, if a plain file is there: to open a pipe would block for ever, and some devices have no end.
+    """Return ``path`` if it is a regular file. Opening a pipe could block for ever, and some devices have no end.
 
     Raises:
-        OSError: nothing is there, or it cannot be reached.
-        ValueError: something else is there.
+        OSError: ``path`` does not exist or cannot be accessed.
+        ValueError: ``path`` is not a regular file.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a plain file")
@@ -120,14 +121,14 @@ def plain(path):
 
 
 def write_checksums(folder):
-    """Write the SHA-256 of each file in ``folder`` to ``checksums.txt`` there, in the format of ``sha256sum``."""
+    """Write the SHA-256 of each file in ``folder`` to its ``checksums.txt``, in the format of ``sha256sum``."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (Path(folder) / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_checksums(folder):
-    """Compare the files in ``folder`` with its ``checksums.txt``, if there is one.
+    """Compare the files in ``folder`` with its ``checksums.txt``, if it has one.
 
     Raises:
         InputError: a file is missing or has changed.
@@ -167,16 +168,16 @@ def check_model(folder):
 
 
 def write_csv(path, header, rows):
-    """Write a table with `atomic`; ``header`` holds the names of the columns of ``rows``."""
+    """Write a CSV table with `atomic`; ``header`` holds the column names of ``rows``."""
     with atomic(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([header, *rows])
 
 
 def read_csv(path):
-    """Read a table as a list of rows, each a dict from column name to text.
+    """Read a CSV table as a list of rows, each a dict from column name to text.
 
     Raises:
-        InputError: the file is missing or is not a table with equally long lines.
+        InputError: the file is missing or is not a table with rows of equal length.
     """
     try:
         with open(plain(path), newline="", encoding="utf-8") as stream:
@@ -192,14 +193,14 @@ def read_csv(path):
 # ---------------------------------------------------------------------- locks
 
 def lock(stream, busy):
-    """Lock an open file for this process. The operating system releases the lock when the process ends in any way.
+    """Lock an open file for this process. The operating system releases the lock however the process ends.
 
     Args:
         stream: the file, open for writing.
-        busy: the line that refuses, if another process holds the lock.
+        busy: error message if another process holds the lock.
 
     Returns:
-        False on a drive without locks, after a printed line.
+        True if the file is locked; False, after printing a line, on a drive that does not support locks.
 
     Raises:
         InputError: another process holds the lock.
@@ -222,20 +223,20 @@ def _say_without_locks(reason):
 
 
 def lock_of(path):
-    """The lock file beside ``path``, which is there while a process has `reserved` it."""
+    """Path of the lock file beside ``path``. The lock file exists while a process has `reserved` ``path``."""
     return path.with_name(f".{path.name}.lock")
 
 
 @contextmanager
 def reserved(path, busy):
-    """Keep other processes from writing the file or folder at ``path``, by a lock file beside it.
+    """Keep other processes from writing the file or folder at ``path``, with a lock file beside it.
 
     Args:
-        path: the file or folder, which may be missing.
-        busy: the line that refuses, if another process has reserved it.
+        path: the file or folder; it need not exist.
+        busy: error message if another process has reserved ``path``.
 
     Raises:
-        InputError: another process has reserved it, or the lock file cannot be written.
+        InputError: another process has reserved ``path``, or the lock file cannot be written.
     """
     beside = lock_of(Path(path).absolute())
     made = not beside.parent.exists()
@@ -245,8 +246,9 @@ def reserved(path, busy):
             stream = open(beside, "a")
             try:
                 held = lock(stream, busy)
-                # Else its last holder removed the file between `open` and `lock`, and others lock a new one. Not for
-                # ever: some network drives give a file another number each time.
+                # If the inode numbers differ, the last holder removed the file between `open` and `lock`: try again, as
+                # others may lock a new file. The number of turns is limited, because some network drives report a
+                # different inode number each time.
                 if not held or turn == 99 or os.path.samestat(os.fstat(stream.fileno()), os.stat(beside)):
                     break
             except FileNotFoundError:
@@ -261,23 +263,23 @@ def reserved(path, busy):
         try:
             yield
         finally:
-            with suppress(OSError):  # of which the user would see nothing but this
+            with suppress(OSError):  # this error would hide the error that the user should see
                 beside.unlink(missing_ok=True)
             if made:
-                with suppress(OSError):  # something is in it
+                with suppress(OSError):  # the folder is not empty
                     beside.parent.rmdir()
 
 
-# ---------------------------------------------------------------------- paths that a command may write
+# ---------------------------------------------------------------------- checks of output paths
 
 def check_paths(reads, writes):
-    """Refuse outputs that could harm what a command reads, another of its outputs, a run, or a model.
+    """Refuse outputs that could harm an input of the command, another of its outputs, a run, or a model.
 
-    Called with all paths of a command, before any work. Links are followed. Two paths, of which one is written, must be
-    neither equal nor one inside the other; an output must have no name of those that the program uses itself.
+    To be called with all paths of a command, before any work. Links are followed. An output must not equal, contain or
+    lie inside another path of the command, and must not have a name that the program reserves for itself.
 
     Args:
-        reads, writes: flag, as it is called in the message -> path, list of paths, or None where it is not in use.
+        reads, writes: flag, as the message names it -> path, list of paths, or None if the flag is not in use.
 
     Raises:
         InputError: an output is refused.
@@ -305,13 +307,13 @@ def check_paths(reads, writes):
 
 
 def check_replaceable(path, names, kind, flag):
-    """Check that a folder can be written at ``path`` without replacing anything but an earlier one of the same kind.
+    """Check that a folder can be written at ``path`` and would replace nothing but an earlier folder of the same kind.
 
     Args:
-        path: the folder. It may be missing or empty, or hold nothing but ``names``, among them the first one.
-        names: names of the files and folders in one of this kind.
-        kind: what the folder is called in the message.
-        flag: the command-line flag that chooses another folder.
+        path: the folder. It may be missing or empty, or hold only entries from ``names``, including the first name.
+        names: names of the files and folders in a folder of this kind.
+        kind: name of this kind of folder, for the message.
+        flag: the command-line flag that sets the folder, for the message.
 
     Raises:
         InputError: ``path`` is a file or a link, holds something else, or cannot be written.
@@ -330,16 +332,16 @@ def check_replaceable(path, names, kind, flag):
 
 
 def check_writable(path, flag, overwrite=False, begins=None):
-    """Check, before any work is done for it, that a file can be written at ``path``, and replaces only one like it.
+    """Check, before any work, that a file can be written at ``path`` and would replace only a file of the same kind.
 
     Args:
-        path: the file, which may be missing.
-        flag: the command-line flag that chooses another.
+        path: the file; it need not exist.
+        flag: the command-line flag that sets the file, for the message.
         overwrite: whether a file that the program did not make may be replaced.
-        begins: bytes with which a file of this kind begins; None: the program's files hold `MARK`.
+        begins: first bytes of a file of this kind; None: files of this kind contain `MARK` instead.
 
     Raises:
-        InputError: ``path`` is a link or no plain file, is not to be replaced, or its folder cannot be written.
+        InputError: ``path`` is a link or not a regular file, or must not be replaced; or its folder cannot be written.
     """
     path = Path(path).absolute()
     _check_link(path, flag)
@@ -359,7 +361,7 @@ def _made_here(path, begins):
             ends = stream.read(4096)
             if begins is not None:
                 return ends.startswith(begins)
-            stream.seek(max(0, path.stat().st_size - 4096))  # where an MP4 file has its comment
+            stream.seek(max(0, path.stat().st_size - 4096))  # an MP4 file has its comment near the end
             return MARK in ends or MARK in stream.read(4096)
     except OSError:
         return False

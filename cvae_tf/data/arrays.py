@@ -1,20 +1,20 @@
-"""Decoded footage on disk: two NumPy arrays, which a user may provide and which the cache of decoded images holds.
+"""Decoded footage on disk: two NumPy arrays, given by the user or written as a cache of decoded images.
 
 The folder NAME holds ``NAME_img.npy`` and ``NAME_label.npy``, frames and poses, both (N, H, W, 3) uint8; frame n and
-pose n are of the same instant. They are mapped into memory, so that they may be larger than it. The optional
-``NAME_starts.txt`` has the number, from 0, of the first frame of each uncut sequence, one per line; without it, all
-frames are one sequence. The cache adds ``NAME_stamp.json``: which images were decoded, and the checksum of the pixels.
+pose n show the same instant. The arrays are memory-mapped, so they may be larger than the memory. The optional
+``NAME_starts.txt`` lists the index, from 0, of the first frame of each uncut sequence, one per line; without it, all
+frames are one sequence. A cache adds ``NAME_stamp.json``, which identifies the decoded images and holds checksums.
 
-What is noticed, at the next start, when data have changed:
+The program detects these changes of the data at its next start:
 
-- arrays up to 1 GiB: any pixel. Larger ones: a change in a hundred frames, evenly spaced, in the number of frames, or
-  in the files' times of writing, which ``cp -p`` keeps.
-- decoded images: a name, a size, a time of writing, or a time of change, which the system sets itself: an image that
-  takes the place of another of equal size and time is noticed too. Not noticed is what the disk itself damages in an
-  image that is cached.
-- a cache: as arrays; but of a larger one no times.
+- Arrays up to 1 GiB: a change of any pixel. Larger arrays: a change in one of a hundred evenly spaced frames, in the
+  number of frames, or in the files' modification times, which ``cp -p`` keeps.
+- Decoded images: a change of a name, a size, a modification time (mtime) or a change time (ctime). The system sets the
+  ctime itself, so replacing an image by another of equal size and mtime is detected too. Disk damage to an image that
+  is already cached is not detected.
+- Caches: as for arrays, but without the modification times of larger ones.
 
-While a command runs, nothing is noticed, and mapped arrays must not be made shorter.
+Changes while a command runs are not detected, and mapped arrays must not be made shorter meanwhile.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from cvae_tf.errors import InputError, say
 from cvae_tf.files import atomic, clean_up, plain
 
 CACHE_VERSION = "4"  # raise it when decoding or resizing changes
-CHECKED = 2**30  # bytes of frames and poses up to which all are read at each start, which takes a second for a GiB
+CHECKED = 2**30  # up to this many bytes, all pixels are read at each start; a GiB takes a second
 
 
 def read_arrays(folder, height, width):
@@ -40,12 +40,12 @@ def read_arrays(folder, height, width):
         height, width: expected size of a frame in pixels.
 
     Returns:
-        ``(frames, poses, sequences, checksum)``: two (N, height, width, 3) uint8, (start, length) of each uncut
-        sequence, and the checksum of all pixels; of more than `CHECKED` bytes that are no cache, of a hundred frames
-        and the files' times. None if there are no arrays.
+        ``(frames, poses, sequences, checksum)``: frames and poses (N, height, width, 3) uint8, (start, length) of
+        each uncut sequence, and the checksum of all pixels. For arrays above `CHECKED` bytes that are not a cache, the
+        checksum covers a hundred frames and the files' modification times. None if there are no arrays.
 
     Raises:
-        InputError: a file is missing, cannot be read or is damaged, or an array has another shape or type.
+        InputError: a file is missing, cannot be read or is damaged, or an array has the wrong shape or type.
     """
     folder = Path(folder)
     frame_path, pose_path = (folder / f"{folder.name}_{kind}.npy" for kind in ("img", "label"))
@@ -72,7 +72,7 @@ def read_arrays(folder, height, width):
 
 def _read_array(path, height, width):
     try:
-        array = np.lib.format.open_memmap(plain(path), mode="r")  # unlike `np.load`, takes no archive and no pickle
+        array = np.lib.format.open_memmap(plain(path), mode="r")  # unlike `np.load`, rejects archives and pickles
         surplus = path.stat().st_size - array.offset - array.nbytes
     except Exception as error:
         raise InputError(f"{path}: cannot be read ({error}); expected an array of pixels") from error
@@ -87,7 +87,7 @@ def _read_array(path, height, width):
 
 
 def _read_starts(path, count):
-    """(start, length) of each uncut sequence, from a file with their starts; all one sequence without the file."""
+    """(start, length) of each uncut sequence, from a file of their starts; one sequence if there is no file."""
     starts = [0]
     if os.path.lexists(path):
         try:
@@ -101,7 +101,7 @@ def _read_starts(path, count):
 
 
 def write_arrays(folder, frames, poses, sequences, stamp):
-    """Write what `read_arrays` reads, atomically; ``stamp`` is a dict for the stamp file.
+    """Write arrays for `read_arrays`, atomically; ``stamp`` is a dict, the content of the stamp file.
 
     Raises:
         InputError: the folder cannot be written.
@@ -115,13 +115,13 @@ def write_arrays(folder, frames, poses, sequences, stamp):
 
 
 def decode(root, name, frame_paths, pose_paths, height, width):
-    """Decode images once: the arrays are kept in a cache below ``root``, or in the user's cache folder.
+    """Decode images once, and cache the arrays in a folder under ``root``, or in the user's cache folder.
 
     Args:
         root: folder of the data set.
-        name: beginning of the cache's name, which also depends on the folder and the names, sizes and times of the
-            images; so the cache of a copy, or of images that were given other permissions, is made anew.
-        frame_paths, pose_paths: paths of the images in ``root``, as many of each.
+        name: prefix of the cache's name. The rest depends on the folder and on the images' names, sizes and times. So
+            a copied data set, or one with changed permissions, is decoded anew.
+        frame_paths, pose_paths: paths of the images in ``root``, equally many of each.
         height, width: size of a frame in pixels.
 
     Returns:
@@ -153,7 +153,7 @@ def decode(root, name, frame_paths, pose_paths, height, width):
     stamp = {"images": listed, "size": [height, width], "checksum": pixels, "sample": _sample(frames, poses, pixels)}
     for folder in places:
         try:
-            clean_up(folder, older_than=24 * 3600)  # of killed processes; others may be writing now
+            clean_up(folder, older_than=24 * 3600)  # left by killed processes; newer ones may be in use
             write_arrays(folder / name, frames, poses, sequences, stamp)
             break
         except InputError as error:
@@ -162,7 +162,7 @@ def decode(root, name, frame_paths, pose_paths, height, width):
 
 
 def checksum(*parts):
-    """The first 16 hexadecimal digits of the SHA-256 of frames and poses, or other bytes, one after the other."""
+    """The first 16 hexadecimal digits of the SHA-256 of ``parts`` (arrays or bytes), one after the other."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -170,6 +170,6 @@ def checksum(*parts):
 
 
 def _sample(frames, poses, about):
-    """The checksum of a hundred frames with their poses, each of which is a seek on the disk, and of ``about``."""
+    """The checksum of a hundred frames with their poses, and of ``about``. Each frame costs a disk seek."""
     sample = np.linspace(0, len(frames) - 1, min(len(frames), 100)).astype(int)
     return checksum(frames[sample], poses[sample], repr((len(frames), about)).encode())

@@ -21,13 +21,13 @@ class Clips:
         context: ``"sequence"``: the context frame is any frame of the clip's sequence; ``"clip"``: it is the clip's
             first frame.
         mirror: mirror half of the clips, at random.
-        share: share of the frames in use, counted from the first.
-        early_share, early_epochs: a smaller share in the first epochs (``--fast_train``).
-        steps_per_epoch: batches in an epoch; 0: as many as hold each frame once.
+        share: fraction of the frames in use, from the first frame on.
+        early_share, early_epochs: a smaller fraction for the first ``early_epochs`` epochs (``--fast_train``).
+        steps_per_epoch: batches in an epoch; 0: as many as are needed to hold each frame once.
         seed: seed of the order, of the context frames and of the mirroring.
 
     Raises:
-        InputError: the footage is too short for one clip, or is to be mirrored and its palette is unknown.
+        InputError: the footage is too short for one clip, or ``mirror`` is set and the palette is unknown.
     """
 
     footage: "Footage"  # noqa: F821
@@ -51,7 +51,7 @@ class Clips:
         object.__setattr__(self, "_starts", tuple(self._list_starts(share) for share in shares))
 
     def _list_starts(self, share):
-        """(start of the clip, start and length of its sequence) of each clip in the first ``share`` of the frames."""
+        """Rows (clip start, sequence start, sequence length) of the clips in the first ``share`` of the frames."""
         limit = int(len(self.footage.frames) * share)
         stride = self.length if self.order == "tiled" else 1
         sequences = [(begin, max(0, min(length, limit - begin))) for begin, length in self.footage.sequences]
@@ -119,8 +119,8 @@ class Clips:
                 for start in starts]
 
     def dataset(self, first_step, last_step):
-        """A `tf.data.Dataset` of the batches of steps ``first_step`` to ``last_step - 1``, prepared ahead."""
-        import tensorflow as tf  # slow to import, and the rest of the module needs none of it
+        """A `tf.data.Dataset` of the batches of steps ``first_step`` to ``last_step - 1``, prefetched."""
+        import tensorflow as tf  # slow to import, and not needed by the rest of the module
 
         size = self.footage.frames.shape[1:]
         clip = (self.batch_size, self.length, *size)

@@ -24,22 +24,22 @@ def side_by_side(*films, gap=1):
 
 
 def film_writer(path, fps=20, scale=1):
-    """The writer for the ending of ``path``: `gif_writer`, `mp4_writer`, or without an ending `png_writer`."""
+    """The writer for the suffix of ``path``: `gif_writer`, `mp4_writer`, or `png_writer` if there is no suffix."""
     return WRITERS[path.suffix.lower()](path, fps, scale)
 
 
 @contextlib.contextmanager
 def gif_writer(path, fps=20, scale=1):
-    """Write an endlessly looping GIF atomically, in parts, of which one at a time is in memory.
+    """Write an endlessly looping GIF atomically, in parts; only one part at a time is in memory.
 
-    All frames share the palette of the first part, which is much faster than a palette for each and does not flicker.
+    All frames share the palette of the first part, which is much faster than one palette per frame and avoids flicker.
     Every frame is written, even if it equals the frame before.
 
     Args:
         path: path of the file; ends in ``.gif``.
-        fps: frames per second. GIF counts a frame's time in hundredths of a second: ``round(100 / fps)`` of them are
-            written, and at least 2, since viewers slow faster films down. So 20 fps is exact, 30 fps becomes 33, and
-            50 fps is the maximum.
+        fps: frames per second. GIF stores a frame's duration in hundredths of a second: ``round(100 / fps)``, but at
+            least 2, since viewers slow down faster films. So 20 fps is exact, 30 fps becomes 33, and 50 fps is the
+            maximum.
         scale: each pixel is drawn as a square of ``scale`` by ``scale`` pixels.
 
     Yields:
@@ -96,7 +96,7 @@ def mp4_writer(path, fps=20, scale=1):
                 encoder.send(np.ascontiguousarray(frame))
 
         yield append
-        stack.close()  # the file is whole before it gets its name
+        stack.close()  # completes the file before it gets its name
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 The lab's layout is ``ROOT/{train,val}/{train,val}_img/*.png`` and ``..._label/*.png``, ordered by the number in the
 file name and paired by name. A gap in the numbers is a cut, and no clip crosses a cut. `arrays` describes the layout of
-footage that is decoded already.
+already decoded footage.
 """
 
 import itertools
@@ -24,7 +24,7 @@ class Footage:
     """Frames and the poses drawn for them, in one or more uncut sequences.
 
     Attributes:
-        frames, poses: (N, H, W, 3) uint8; frame n and pose n are of the same instant.
+        frames, poses: (N, H, W, 3) uint8; frame n and pose n show the same instant.
         sequences: (start, length) of each uncut sequence, in order.
         names: names of the frames, for messages; their numbers by default.
         checksum: checksum of the pixels.
@@ -43,23 +43,23 @@ class Footage:
     def clips(self, length, batch_size, *, seed=0, context="sequence", mirror=False, steps_per_epoch=0):
         """One epoch of batches for Keras's ``fit``.
 
-        Of the training split, the clips begin at random frames, and each iteration over the data set draws new ones. Of
-        the validation split, the clips tile the sequences in order and are the same each time; their context frame is
-        their first frame, and the last batch may be smaller.
+        In the training split, clips begin at random frames, and each iteration over the data set draws new clips. In
+        the validation split, clips tile the sequences in order and are the same each time. Their context frame is the
+        clip's first frame, and the last batch may be smaller.
 
         Args:
             length: frames in a clip.
             batch_size: clips in a batch.
-            seed, context, mirror, steps_per_epoch: of the training split, as for `Clips`.
+            seed, context, mirror, steps_per_epoch: as for `Clips`; used for the training split only.
 
         Returns:
             A `tf.data.Dataset` of dicts of uint8 tensors: ``"frames"`` and ``"poses"`` (B, T, H, W, 3), ``"context"``
             (B, H, W, 3).
 
         Raises:
-            InputError: the footage is too short for one clip, or is to be mirrored and its palette is unknown.
+            InputError: the footage is too short for one clip, or ``mirror`` is set and the palette is unknown.
         """
-        import tensorflow as tf  # slow to import, and the rest of the module needs none of it
+        import tensorflow as tf  # slow to import, and not needed by the rest of the module
 
         if self.split == "val":
             single = Clips(self, length, 1, order="tiled", context="clip")
@@ -78,7 +78,7 @@ class Footage:
         return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
     def longest(self, length):
-        """The first ``length`` frames and poses of the longest sequence, uint8; all of it if it is shorter.
+        """The first ``length`` frames and poses of the longest sequence, uint8; the whole sequence if it is shorter.
 
         Raises:
             InputError: the longest sequence has fewer than two frames.
@@ -104,9 +104,9 @@ def load_footage(data_dir=STUDIO, *, frame_size=(32, 64), max_frames=0, studio_s
 
     Args:
         data_dir: folder in the lab's layout, or ``"studio"`` for the built-in data set.
-        frame_size: (height, width) of the frames in pixels, 8 to 1024 each. Larger images are resized. Footage that is
-            decoded already (see `arrays`) must have this size.
-        max_frames: number of frames to load of each split, the first ones; 0: all.
+        frame_size: (height, width) of the frames in pixels, 8 to 1024 each. Larger images are resized. Already
+            decoded footage (see `arrays`) must have this size.
+        max_frames: number of frames to load from each split, from its first frame on; 0: all.
         studio_sequences: number of training sequences of the studio, 1 to 1000.
         studio_seed, studio_variety, studio_lamp: as for `studio.scene.sequence`.
 

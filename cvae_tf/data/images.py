@@ -15,8 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from cvae_tf.errors import InputError, say
 
-SQUEEZED = 0.1  # how far images may be from the shape of the frames: width by height, as a share
-FORMATS = ("PNG", "JPEG")  # whatever the file's name says; Pillow's other decoders are never started
+SQUEEZED = 0.1  # largest relative difference between the aspect ratios of images and frames
+FORMATS = ("PNG", "JPEG")  # whatever the file's suffix; Pillow's other decoders never run
 
 
 def to_float(pixels):
@@ -32,7 +32,7 @@ def uncut(paths):
 
 
 def number_of(path):
-    """The number that all digits of a file's name make together, by which the lab orders its frames.
+    """The number formed by all digits of a file's name, by which the lab orders its frames.
 
     Raises:
         InputError: the name holds no digit.
@@ -64,7 +64,7 @@ def list_images(folder):
         if number_of(one) == number_of(other):
             raise InputError(f"{folder}: {one.name} and {other.name} have the same number; remove one of them")
     for path in paths:
-        if not path.is_file():  # to leave it out would make a cut
+        if not path.is_file():  # leaving it out would make a cut
             raise InputError(f"{path}: is not a readable file; replace or remove it")
     return paths
 
@@ -95,13 +95,13 @@ def image_size(path):
 def _header(path):
     """((width, height), mode) of an image."""
     try:
-        if not Path(path).is_file():  # to open a pipe would block for ever
+        if not Path(path).is_file():  # opening a pipe would block for ever
             raise ValueError("not a plain file" if os.path.lexists(path) else "no such file")
         with Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"an animation of {image.n_frames} images")
             found = image.size, image.mode
-            image.verify()  # a PNG's checksums, some of which decoding passes over
+            image.verify()  # checks a PNG's checksums, some of which decoding ignores
             return found
     except Exception as error:
         raise _unreadable(path, error) from error
@@ -113,21 +113,21 @@ def _unreadable(path, error):
 
 
 def distance(size, other):
-    """How far two sizes, (width, height), are from one shape: 0.1 if one is 10 percent wider for its height."""
+    """Relative difference between the aspect ratios of two sizes (width, height): 0.1 for 10 percent."""
     ratio = size[0] * other[1] / (size[1] * other[0])
     return max(ratio, 1 / ratio) - 1
 
 
 def check_shapes(path, pose_path, height, width):
-    """Check that an image has the shape of its pose, and about that of a model's frames.
+    """Check that an image has the aspect ratio of its pose, and roughly that of a model's frames.
 
     Returns:
-        A note for readers of the results, which is printed as well, if the image is squeezed into the frames by 1 to 10
-        percent; otherwise nothing.
+        A note for readers of the results if the image is squeezed by 1 to 10 percent to fit the frames; otherwise an
+        empty string. The note is also printed.
 
     Raises:
-        InputError: an image is unreadable, the pose's shape differs from the image's by more than 1 percent, or the
-            frames' shape by more than `SQUEEZED`.
+        InputError: an image is unreadable, the pose's aspect ratio differs from the image's by more than 1 percent, or
+            the frames' aspect ratio by more than `SQUEEZED`.
     """
     size, pose, frame = image_size(path), image_size(pose_path), (width, height)
     if distance(size, pose) > 0.01:
@@ -148,7 +148,7 @@ def check_shapes(path, pose_path, height, width):
 
 
 def read_image(path, height, width, size=None):
-    """An image, resized as in the lab: with Pillow's bilinear filter and antialiasing.
+    """Read an image, and resize it as in the lab: with Pillow's bilinear filter and antialiasing.
 
     Grey, palette and CMYK images become RGB, 16 bits become 8, and the alpha channel is dropped.
 
@@ -186,7 +186,7 @@ def read_images(paths, height, width, size=None):
     Args:
         paths: paths of the files.
         height, width: size of the result in pixels.
-        size: (width, height) that the files must have; None: the size of the first.
+        size: (width, height) that the files must have; None: the size of the first image.
 
     Returns:
         (N, height, width, 3) uint8.

@@ -1,7 +1,7 @@
 """Mirrored poses: drawings flipped left to right, with the colours of left and right limbs exchanged.
 
-A mirrored clip shows another person who does other things, at no cost. A drawn pose tells left from right, and so a
-face from a back, by the colours of the limbs; so these colours have to change sides.
+At no cost, a mirrored clip shows another person doing other things. In a drawn pose, the limb colours tell left from
+right, and thus front from back. So these colours have to change sides.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,12 @@ import numpy as np
 
 from cvae_tf.studio import scene as studio
 
-SAMPLED = 256  # poses that decide the palette of a data set, spread evenly over it
-# A limb counts as absent when its hue has less than this share of the colour that it would have if all limbs had alike.
+SAMPLED = 256  # number of evenly spaced poses from which the palette of a data set is found
+# A limb counts as absent if its hue has less than this fraction of an equal share of the total saturation.
 ABSENT = 0.2
-MOST_ABSENT = 0.4  # share of the limbs. Measured: at most 0.29 in poses of either palette, 0.53 or more if each side
-# of the body has one colour.
+# Largest fraction of absent limbs. Measured: at most 0.29 in poses of either palette, 0.53 or more if each side of the
+# body has one colour.
+MOST_ABSENT = 0.4
 
 
 class Palette(NamedTuple):
@@ -23,8 +24,8 @@ class Palette(NamedTuple):
     Attributes:
         left, right: hues of the left limbs, and of the same limbs on the right.
         others: hues of the limbs in the middle of the body.
-        farthest: mean distance in degrees of the coloured pixels from the nearest of these hues, above which a drawing
-            has other colours.
+        farthest: largest mean distance, in degrees, of the coloured pixels from the nearest of these hues. A drawing
+            above it has another palette.
     """
 
     left: tuple
@@ -60,8 +61,8 @@ class Palette(NamedTuple):
 # ``farthest``, measured on windows of 96 poses: real poses in these colours have at most 5.73 degrees, drawings in
 # random, permuted or rainbow colours at least 6.37.
 LAB = Palette((0, 20, 48, 184, 192), (161, 141, 113, 212, 226), (240, 290), 6.3)
-# At most 3.34 degrees in 96 or more of the studio's poses of 16x32 pixels and more, at least 3.92 in other colours,
-# of which OpenPose's rainbow is the nearest.
+# ``farthest``, measured on 96 or more of the studio's poses of at least 16x32 pixels: at most 3.34 degrees. Other
+# colours have at least 3.92 degrees; OpenPose's rainbow is the nearest of them.
 STUDIO = Palette(*studio.limb_hues(), 3.6)
 
 
@@ -69,13 +70,13 @@ def find_palette(poses):
     """The palette that poses are drawn in, or None.
 
     Args:
-        poses: (N, H, W, 3) uint8. Only some hundred are read, of an array on the disk too.
+        poses: (N, H, W, 3) uint8. At most `SAMPLED` poses are read, also from an array on disk.
 
     Returns:
-        `LAB`, `STUDIO` or None: the drawings have other colours, or no colour.
+        `LAB` or `STUDIO`; None if the drawings have other colours, or no colour.
     """
     chosen = np.linspace(0, len(poses) - 1, min(len(poses), SAMPLED)).astype(int)
-    step = max(1, min(poses.shape[1:3]) // 64)  # of large drawings, a part of the pixels is enough
+    step = max(1, min(poses.shape[1:3]) // 64)  # in large drawings, a part of the pixels is enough
     sample = poses[:, ::step, ::step][chosen]
     pixels = sample[_coloured(sample)]
     if not len(pixels):
@@ -89,8 +90,8 @@ def find_palette(poses):
 def mirrored(poses, palette):
     """Mirror drawn poses.
 
-    Thin limbs are few pixels wide and mixed with the paper. So the hue of a pixel moves as the nearest limb's hue does;
-    its saturation and value stay, and so does what has no colour.
+    Limbs are few pixels wide and blend with the paper. So the hue of each coloured pixel is shifted as the nearest
+    limb's hue is; its saturation and value are kept. Grey pixels keep their values.
 
     Args:
         poses: (..., H, W, 3) uint8.

@@ -11,7 +11,7 @@ from cvae_tf.data import arrays, images
 from cvae_tf.errors import InputError, printable
 from cvae_tf.studio import scene as studio
 
-STUDIO_TEST = range(1001, 1006)  # numbers that no training uses; five sequences, as in the lab's test
+STUDIO_TEST = range(1001, 1006)  # sequence numbers that no training uses; five sequences, as in the lab's test
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Sequence:
     """An uncut sequence.
 
     Attributes:
-        name: name in reports, unlike any other's, `printable`.
-        frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t are of the same instant.
-        note: remark for the readers of a report, or nothing.
+        name: unique and `printable` name for reports.
+        frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t show the same instant.
+        note: remark for the readers of a report, or an empty string.
     """
 
     name: str
@@ -35,9 +35,9 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
 
     Args:
         data_dir: folder in the lab's layout, or ``"studio"``.
-        split: ``"val"``, ``"test"``, or a folder in ``data_dir`` or elsewhere. It holds arrays, as `arrays` describes
-            them; or ``*_img`` and ``*_label`` with images, cut where their numbers have a gap, or with a numbered
-            folder of images for each sequence.
+        split: ``"val"``, ``"test"``, or a folder in ``data_dir`` or elsewhere. It holds arrays (see `arrays`), or
+            the folders ``*_img`` and ``*_label``. These hold images, which are cut where their numbers have a gap, or a
+            numbered folder of images for each sequence.
         height, width: size of the model's frames in pixels.
         studio_seed, studio_variety, studio_lamp: as for `studio.scene.sequence`.
 
@@ -45,7 +45,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
         A list of `Sequence`; single frames between two cuts are left out.
 
     Raises:
-        InputError: a folder is missing or empty, a frame lacks its pose or a pose its true frame, an image is
+        InputError: a folder is missing or empty, a frame has no pose, a pose has no true frame, an image is
             unreadable, or the images of a folder differ in size or are smaller than the model's frames.
     """
     if data_dir == STUDIO:
@@ -74,7 +74,7 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
 
 
 def _cut(name, frame_names, decoded, note):
-    """`Sequence` for each uncut part of at least two frames in a result of `arrays.read_arrays`."""
+    """A `Sequence` for each uncut part of at least two frames in a result of `arrays.read_arrays`."""
     frames, poses, parts, _ = decoded
     spans = [f"{frame_names[start]} to {frame_names[start + length - 1]}" for start, length in parts]
     if name:
@@ -112,11 +112,11 @@ def sequence_folders(folder):
     """List the sequences of a split in the order of their numbers.
 
     Returns:
-        A list of (name, folder of frames, folder of poses); a single one, with an empty name, if the images lie
+        A list of (name, folder of frames, folder of poses); a single entry, with an empty name, if the images lie
         directly in ``*_img``.
 
     Raises:
-        InputError: ``*_img`` or ``*_label`` is missing or there are several, or a sequence lacks frames or poses.
+        InputError: ``*_img`` or ``*_label`` is missing or not unique, or a sequence lacks frames or poses.
     """
     frame_root, pose_root = (_only(folder, kind) for kind in ("img", "label"))
     below, poses_below = ({path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}

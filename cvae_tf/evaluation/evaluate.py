@@ -1,8 +1,8 @@
-"""How good an exported model is: its free-running films of whole sequences, measured beside baselines.
+"""Evaluate an exported model: measure its free-running films of whole sequences, and compare them with baselines.
 
-To generate, the model is given the first true frame, the poses and a seed, and never a later true frame. Later true
+For generation, the model receives the first true frame, the poses and a seed, never a later true frame. Later true
 frames serve three purposes: the comparison, the baselines, and the posterior, which is reported under its own name. (A
-SavedModel made to cheat, which remembers footage, cannot be noticed from outside.)
+SavedModel that cheats by storing footage cannot be detected from outside.)
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from cvae_tf.data.sequences import load_sequences, split_folder
 from cvae_tf.evaluation import metrics, summary
 from cvae_tf.files import check_paths
 
-# A latent dimension is active if the variance of its posterior mean over the data is above this (Burda et al., 2016).
+# A latent dimension is active if its posterior mean has a variance over the data above this (Burda et al., 2016).
 ACTIVE_VARIANCE = 0.01
-CHUNK = 128  # frames measured at a time
+CHUNK = 128  # number of frames measured at a time
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class SequenceResult:
     """The measurements of one sequence of T frames.
 
     Attributes:
-        name: of the sequence.
-        series: row of the report -> measure -> values of frames 1 to T-1, as from `measure`.
-        diversity: root mean squared difference of two samples, pixels in [0, 1], over all pairs of samples, all frames
-            and all pixels. None with one sample.
-        kl: (T-1,) nats, of the posterior from the prior.
-        active: number of active latent dimensions, of ``latents``. None where one frame cannot tell.
+        name: name of the sequence.
+        series: row of the report -> measure -> values for frames 1 to T-1, as returned by `measure`.
+        diversity: root mean squared difference of two samples over all pairs of samples, all frames and all pixels,
+            with pixels in [0, 1]. None for one sample.
+        kl: (T-1,), KL divergence of the posterior from the prior in nats.
+        active: number of active latent dimensions, at most ``latents``. None if T-1 is 1: one frame has no variance.
         latents: number of latent dimensions.
-        broken: number of generated frames, of all samples, with values that are not finite.
-        note: a remark on the sequence, for the reader of the report, or nothing.
-        panels: name -> (T-1, H, W, 3) uint8, films to show side by side.
+        broken: number of generated frames with values that are not finite, over all samples.
+        note: a remark on the sequence for the reader of the report, or an empty string.
+        panels: name -> film to show beside the others, (T-1, H, W, 3) uint8.
     """
 
     name: str
@@ -54,16 +54,21 @@ def measure(frames, film, region):
     """Compare a film with the truth, frame by frame.
 
     Args:
-        frames, film: (T, H, W, 3) floats in [0, 1], the truth and the film.
-        region: (T, H, W) bool, the pixels of the person.
+        frames, film: the truth and the film, each (T, H, W, 3) floats in [0, 1].
+        region: (T, H, W) bool, True at the pixels of the person.
 
     Returns:
-        Measure -> (T,) float64: ``mse``; in dB ``psnr``, ``psnr_person`` (in ``region``; NaN where that is empty),
-        ``psnr_outside`` (the other pixels) and ``psnr_lab``; ``ssim``; ``gradient_energy`` of the film and
-        ``gradient_energy_truth``; ``colour_drift``, which is (T, 3) in [-1, 1], and ``colour_distance``, the mean of
-        its absolute values.
+        A dict from measure to (T,) float64:
+
+        - ``mse``: mean squared error
+        - ``psnr``, ``psnr_person`` (in ``region``; NaN if it is empty), ``psnr_outside`` (the other pixels) and
+          ``psnr_lab``: in dB
+        - ``ssim``: structural similarity
+        - ``gradient_energy``, ``gradient_energy_truth``: gradient energy of the film and of the truth
+        - ``colour_drift``: (T, 3) in [-1, 1]
+        - ``colour_distance``: mean absolute value of ``colour_drift``
     """
-    if len(frames) > CHUNK:  # the measures make several copies of their frames
+    if len(frames) > CHUNK:  # each measure makes several copies of its frames
         parts = [measure(*(x[i:i + CHUNK] for x in (frames, film, region))) for i in range(0, len(frames), CHUNK)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     mse, drift = metrics.mse_per_frame(frames, film), metrics.colour_drift(frames, film)
@@ -82,10 +87,10 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
     Args:
         model: an `ExportedModel`, or any object with its methods ``generate`` and ``reconstruct``.
         sequence: a `Sequence` of T frames.
-        samples: number of films with z from the prior; film k has the seed ``seed + k``, as in `predict`. Memory does
-            not grow with their number.
-        seed, temperature: of the latents.
-        progress: called without arguments after each film; there are ``samples + 2``.
+        samples: number of films with z from the prior; film k, from 0, has the seed ``seed + k``, as in `predict`.
+            Memory does not grow with ``samples``.
+        seed, temperature: seed of the latents and factor on the deviation of z from the prior's mean.
+        progress: function without arguments, called after each of the ``samples + 2`` films.
 
     Returns:
         A `SequenceResult`.
@@ -134,7 +139,7 @@ class _PairwiseDistance:
         self.count += 1
 
     def root_mean_square(self):
-        """The root of the mean over pairs, frames and pixels; None for fewer than two films."""
+        """The root of the mean square over pairs, frames and pixels; None for fewer than two films."""
         if self.count < 2:
             return None
         # sum over pairs (a - b)^2 = n sum a^2 - (sum a)^2
@@ -143,14 +148,14 @@ class _PairwiseDistance:
 
 
 def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, temperature=1.0, out=None):
-    """Measure a model on whole sequences, free running from the first frame; print a table and write a report.
+    """Measure a model on whole sequences, free-running from the first frame; print a table and write a report.
 
     Args:
         model: an `ExportedModel`.
-        data_dir: folder in the lab's layout, or ``"studio"``, in the variant that the model was trained on.
+        data_dir: folder in the lab's layout, or ``"studio"``: the studio variant that the model was trained on.
         split: ``"val"``, ``"test"``, or a folder that holds ``*_img`` and ``*_label``.
-        samples: films with z from the prior for each sequence, from 1 to 100,000.
-        seed: of the latents, from 0; sample k takes ``seed + k``.
+        samples: number of films with z from the prior for each sequence, from 1 to 100,000.
+        seed: seed of the latents, from 0; sample k, counted from 0, takes ``seed + k``.
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
         out: folder of the report; None: ``reports/MODEL-DATA-SPLIT``. An earlier report there is replaced.
 
@@ -171,7 +176,7 @@ def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, tempera
     report.check(out)
     studio = studio_of(model.path) if data_dir == STUDIO else {}
     sequences = load_sequences(data_dir, split, model.height, model.width, **studio)
-    import keras  # slow, as TensorFlow is
+    import keras  # slow, as it imports TensorFlow
 
     films = keras.utils.Progbar(len(sequences) * (samples + 2), unit_name="film")
     results = [evaluate_sequence(model, sequence, samples, seed, temperature, progress=lambda: films.add(1))

@@ -1,14 +1,14 @@
-"""Measures of picture quality for each frame, in NumPy, and in TensorFlow where it provides them.
+"""Measures of image quality per frame, in NumPy, or in TensorFlow where TensorFlow provides the measure.
 
-Frames and predictions are (T, H, W, 3) floats. All measures clip them to [0, 1] first, as a display does. A pixel that
-is NaN counts as an error of 1, and as black in SSIM and gradients.
+Frames and predictions are (T, H, W, 3) floats. All measures clip them to [0, 1] first, as a display does. A NaN pixel
+counts as an error of 1, and as black in SSIM and gradients.
 """
 
 import numpy as np
 
 from cvae_tf.model.defaults import HIGHEST_PSNR
 
-PERSON_MARGIN = 0.09  # margin around the drawn limbs that the body fills, as a share of the frame height
+PERSON_MARGIN = 0.09  # margin around the drawn limbs for the body, as a share of the frame height
 
 
 def _error(frames, predictions):
@@ -19,12 +19,12 @@ def _error(frames, predictions):
 
 
 def decibels(mse, peak=1.0):
-    """PSNR in dB of a mean squared error, at most `HIGHEST_PSNR`."""
+    """Convert a mean squared error to PSNR in dB, at most `HIGHEST_PSNR`."""
     return np.minimum(HIGHEST_PSNR, -10 * np.log10(np.maximum(mse, 1e-30) / peak ** 2))
 
 
 def mse_per_frame(frames, predictions):
-    """Mean squared error of each frame over pixels and channels: (..., H, W, 3) twice -> (...) float64."""
+    """Mean squared error of each frame over pixels and channels. Both inputs: (..., H, W, 3); result: (...) float64."""
     return np.mean(np.square(_error(frames, predictions)), axis=(-3, -2, -1))
 
 
@@ -33,11 +33,11 @@ def psnr_per_frame(frames, predictions, region=None):
 
     Args:
         frames, predictions: (..., H, W, 3) floats.
-        region: (..., H, W) bool, the pixels to compare; None: all.
+        region: (..., H, W) bool, True at the pixels to compare; None: all pixels.
 
     Returns:
         (...) float64: ``-10 log10`` of the mean squared error over pixels and channels; at most `HIGHEST_PSNR`, and NaN
-        where the region is empty.
+        for an empty region.
     """
     if region is None:
         return decibels(mse_per_frame(frames, predictions))
@@ -48,9 +48,10 @@ def psnr_per_frame(frames, predictions, region=None):
 
 
 def lab_psnr_per_frame(frames, predictions):
-    """PSNR of each frame in dB as the lab's scorer computes it: on integers from 0 to 255, against a peak of 255.
+    """PSNR of each frame in dB, computed as by the lab's scorer: on integers from 0 to 255, with a peak of 255.
 
-    Two differences to the lab's: predictions are clipped first, and equal frames have `HIGHEST_PSNR`, not infinity.
+    There are two differences from the lab's scorer: predictions are clipped first, and equal frames have
+    `HIGHEST_PSNR`, not infinity.
     """
     frames, predictions = (np.rint(255 * np.clip(np.asarray(x, np.float64), 0, 1)) for x in (frames, predictions))
     error = np.nan_to_num(frames - predictions, nan=255.0)
@@ -58,12 +59,12 @@ def lab_psnr_per_frame(frames, predictions):
 
 
 def ssim_per_frame(frames, predictions):
-    """Structural similarity of each frame (Wang et al., 2004), mean over channels: (T,) float64, 1 for equal frames.
+    """Structural similarity of each frame (Wang et al., 2004), mean over channels: (T,) float64; 1 for equal frames.
 
-    The Gaussian window has 11 pixels, fewer in smaller frames, and a deviation of 1.5, and lies in the frame. It is
-    computed in float32: where both frames are of one colour, the error is up to about 2e-4.
+    The Gaussian window is 11 pixels wide (less in smaller frames), with a standard deviation of 1.5 pixels, and lies
+    inside the frame. The computation is in float32: for two frames of uniform colour, the error is up to about 2e-4.
     """
-    import tensorflow as tf  # slow to import, and only needed here and in `person_region`
+    import tensorflow as tf  # slow to import, and needed only here and in `person_region`
 
     smallest = min(np.shape(frames)[-3:-1])
     window = min(11, smallest - 1 + smallest % 2)
@@ -79,18 +80,18 @@ def gradient_energy(frames):
 
 
 def colour_drift(frames, predictions):
-    """Mean colour of each prediction minus that of the frame: (T, 3) float64, red, green and blue, in [-1, 1]."""
+    """Mean colour of each prediction minus mean colour of the frame: (T, 3) float64 in [-1, 1], as RGB."""
     return -np.mean(_error(frames, predictions), axis=(-3, -2))
 
 
 def person_region(poses):
-    """The pixels of the person, estimated from the drawn pose: the limbs and `PERSON_MARGIN` around them.
+    """Estimate the pixels of the person from the drawn pose: the limbs and a margin of `PERSON_MARGIN` around them.
 
     Args:
-        poses: (T, H, W, 3) floats, limbs drawn on a background of one colour.
+        poses: (T, H, W, 3) floats, limbs drawn on a background of uniform colour.
 
     Returns:
-        (T, H, W) bool; all False in a frame without a pose.
+        (T, H, W) bool, True at the person; all False in a frame without a pose.
     """
     import tensorflow as tf
 

@@ -13,14 +13,14 @@ from cvae_tf.files import MARK, atomic
 
 matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a folder's name is not a formula
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish; the dashes serve for black-and-white prints.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; dashes distinguish lines in black and white.
 STYLES = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"),
                    ("-", "--", "-.", "-", "--", "-.", ":"), strict=True))
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: label in the legend, x and y values, and whether it is a thin grey line in the background."""
+    """A curve: its label in the legend, its x and y values, and whether to draw a thin grey background line."""
 
     label: str
     x: Any
@@ -29,16 +29,16 @@ class Line:
 
 
 def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
-    """A figure of one or more panels with shared axes and one legend.
+    """Draw a figure of one or more panels with shared axes and one legend.
 
     Args:
-        panels: title of a panel -> list of its `Line`. Lines with equal labels have the same colour in all panels.
-        xlabel, ylabel: of the axes, with the unit in brackets.
-        log: logarithmic y axis, in panels with any value above 0.
-        columns: largest number of panels in a row.
+        panels: title of a panel -> list of `Line`. Lines with equal labels have the same colour in all panels.
+        xlabel, ylabel: labels of the axes, with the unit in parentheses.
+        log: use a logarithmic y axis in panels with any value above 0.
+        columns: maximum number of panels in a row.
 
     Returns:
-        A Matplotlib ``Figure``, which needs no display.
+        A Matplotlib ``Figure``, made without a display.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -55,7 +55,7 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
         axes.set_title(name, fontsize="medium")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # frames and epochs
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # frames and epochs are integers
         axes.label_outer()
         axes.grid(alpha=0.3)
         if log and any(np.any(np.asarray(line.y) > 0) for line in lines):
@@ -69,14 +69,14 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
 
 
 def psnr_per_frame_png(curves, title=""):
-    """PNG bytes of a plot of PSNR curves, label -> (T,) dB of frames 1 to T; ``copy-first`` is a thin grey line."""
+    """Plot PSNR curves (label -> (T,) in dB for frames 1 to T) as PNG bytes; ``copy-first`` is a thin grey line."""
     lines = [Line(f"{label}, mean {np.mean(values):.2f} dB", range(1, len(values) + 1), values,
                   faint=label == "copy-first") for label, values in curves.items()]
     return png(line_figure({title: lines}, "frame", "PSNR (dB)"))
 
 
 def png(figure):
-    """A figure's PNG bytes."""
+    """Render a figure as PNG bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Comment": MARK.decode()})
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""The files of a report: ``report.json``, ``per_frame.csv``, plots, and ``report.html``, which shows all of them."""
+"""Write the files of a report: ``report.json``, ``per_frame.csv``, the plots, and ``report.html``, which shows them."""
 
 import base64
 import importlib.metadata
@@ -17,7 +17,7 @@ from cvae_tf.files import atomic, check_replaceable, write_csv
 JSON = "report.json"
 PLOTS = {"psnr": "PSNR per frame", "ssim": "SSIM per frame", "person": "PSNR of the person and of the background",
          "sharpness": "Sharpness", "colour_drift": "Colour drift, z from the prior"}
-COLUMNS = {  # of the main table: key in `summarise` -> title, format
+COLUMNS = {  # columns of the main table: key of `summarise` -> title, format
     "psnr": ("PSNR (dB)", "{:.2f}"), "psnr_of_mean_error": ("dB of mean error", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"),
     "psnr_person": ("person (dB)", "{:.2f}"), "psnr_outside": ("outside (dB)", "{:.2f}"),
     "sharpness": ("sharpness", "{:.2f}"), "colour_drift": ("colour drift", "{:.4f}"),
@@ -28,7 +28,7 @@ frames that have a pose; outside: all other pixels. Sharpness: gradient energy o
 as sharp as the truth. Colour drift: mean absolute difference between the mean colours of a generated and of a true
 frame, pixels in [0, 1]. The films of rows marked * were made with the true frames that they are compared with: they are
 not predictions."""
-FAINT = ("copy-first", "copy-first, person", "truth")  # curves drawn as a thin grey background
+FAINT = ("copy-first", "copy-first, person", "truth")  # curves drawn as thin grey background lines
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
@@ -48,14 +48,14 @@ def check(out):
     """Check that a report can be written to the folder ``out``.
 
     Raises:
-        InputError: the folder holds other files than those of a report, or cannot be written.
+        InputError: the folder holds files that do not belong to a report, or cannot be written.
     """
     written = [JSON, "report.html", "per_frame.csv", *(f"{name}.png" for name in PLOTS)]
     check_replaceable(out, written, "earlier report", "--out")
 
 
 def versions():
-    """Name -> version of the packages that the numbers depend on."""
+    """A dict from name to version of the packages that affect the measured values."""
     return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
 
 
@@ -63,9 +63,9 @@ def write(out, report, results):
     """Write the report to the folder ``out``, whole or not at all.
 
     Args:
-        out: folder; an earlier report there is replaced.
+        out: folder to write; an earlier report there is replaced.
         report: a dict from `summary.report_of`.
-        results: list of `evaluate.SequenceResult`, from which ``report`` was made.
+        results: the list of `evaluate.SequenceResult` from which ``report`` was made.
 
     Raises:
         InputError: the folder cannot be written.
@@ -96,7 +96,7 @@ def _per_frame(results):
 # ---------------------------------------------------------------------- plots
 
 def figures(results):
-    """Name of a plot, a key of `PLOTS` -> Matplotlib figure with one panel for each sequence."""
+    """A dict from plot name (a key of `PLOTS`) to a Matplotlib figure with one panel for each sequence."""
     def draw(ylabel, curves):
         panels = {one.name: [Line(label, range(1, 1 + len(values)), values, faint=label in FAINT)
                              for label, values in curves(one.series).items()] for one in results}
@@ -119,7 +119,7 @@ def figures(results):
 
     def drift(series):
         red, green, blue = series["prior"]["colour_drift"].T
-        return {"blue": blue, "red": red, "green": green}  # in the order of the colours of lines
+        return {"blue": blue, "red": red, "green": green}  # the order matches the line colours
 
     return {"psnr": draw("PSNR (dB)", quality("psnr")), "ssim": draw("SSIM", quality("ssim")),
             "person": draw("PSNR (dB)", person), "sharpness": draw("gradient energy, film / truth", sharpness),
@@ -170,7 +170,7 @@ def _latent(report):
 
 
 def as_text(report):
-    """The report for a terminal, in Markdown."""
+    """Format the report as Markdown for a terminal."""
     steps = list(report["mean"]["prior"]["horizons"])
     few = list(dict.fromkeys([steps[i * (len(steps) - 1) // 4] for i in range(5)]))
     parts = [markdown(*_main_table(report)), markdown(*_horizons(report, "psnr", "{:.2f}", few)),

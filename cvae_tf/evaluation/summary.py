@@ -4,7 +4,7 @@ import numpy as np
 
 from cvae_tf.evaluation import metrics
 
-ROWS = {  # row -> its title, and whether its film was made with the true frames that it is compared with
+ROWS = {  # row -> its title, and whether its film was made from the true frames to predict
     "prior": ("prior z, mean of the samples", False),
     "prior_best": ("prior z, best sample (chosen by the truth)", True),
     "prior_worst": ("prior z, worst sample (chosen by the truth)", True),
@@ -16,26 +16,26 @@ ROWS = {  # row -> its title, and whether its film was made with the true frames
 }
 COLLAPSED = 0.01  # nats per frame, below which the latent carries no information
 LAB_FRAMES = 600  # the lab scores frames 1 to 600 of each sequence
-LAB_PUBLIC = 3  # the lab's public score is the mean of the first three sequences, its private score that of the others
+LAB_PUBLIC = 3  # the lab's public score: mean of the first three sequences; its private score: mean of the others
 
 
 def summarise(series, last="all"):
-    """The numbers of one row of the report for one sequence.
+    """Compute one row of the report for one sequence.
 
     Args:
-        series: measure -> values by frame, from `evaluate.measure`.
-        last: name of the horizon that takes in all frames.
+        series: measure -> values per frame, from `evaluate.measure`.
+        last: name of the horizon that covers all frames.
 
     Returns:
-        A dict, with None where there is no value to average:
+        A dict; an entry is None if there is no value to average:
 
-        - ``psnr``, ``ssim``, ``psnr_person``, ``psnr_outside``: means over frames, of dB for the PSNRs
-        - ``psnr_of_mean_error``: PSNR in dB of the mean squared error over all frames, ruled by the worst frames
-        - ``horizons``: name, such as ``1-50`` -> mean PSNR and SSIM of frames 1 to 50
-        - ``psnr_by_tenths``: means over each tenth of the film
-        - ``sharpness``: gradient energy of the film over that of the truth
-        - ``colour_drift``: mean absolute difference of the mean colours, in [0, 1]
-        - ``lab_score``: mean PSNR in dB of frames 1 to 600, on integers from 0 to 255
+        - ``psnr``, ``ssim``, ``psnr_person``, ``psnr_outside``: means over frames; each PSNR is a mean of dB values
+        - ``psnr_of_mean_error``: PSNR in dB of the mean squared error over all frames, dominated by the worst frames
+        - ``horizons``: name, such as ``1-50`` -> mean PSNR in dB and mean SSIM over frames 1 to 50
+        - ``psnr_by_tenths``: mean PSNR in dB over each tenth of the film
+        - ``sharpness``: gradient energy of the film divided by the gradient energy of the truth
+        - ``colour_drift``: mean absolute difference between the mean colours of film and truth, in [0, 1]
+        - ``lab_score``: mean PSNR in dB over frames 1 to 600, computed on integers from 0 to 255
     """
     psnr, ssim, truth_energy = series["psnr"], series["ssim"], series["gradient_energy_truth"].sum()
     horizons = {f"1-{h}": h for h in range(50, len(psnr), 50)} | {last: len(psnr)}
@@ -58,9 +58,9 @@ def _mean(values):
 
 
 def mean_over_sequences(summaries, lengths):
-    """The mean over sequences of the dicts from `summarise`, number by number, weighted by the sequences' lengths.
+    """Average the dicts from `summarise` over sequences, entry by entry, weighted by sequence length.
 
-    A number is None where a sequence has none. A horizon that not all sequences reach is left out.
+    An entry is None if it is None for any sequence. A horizon that not all sequences reach is left out.
     """
     first = summaries[0]
     if isinstance(first, dict):
@@ -72,11 +72,11 @@ def mean_over_sequences(summaries, lengths):
 
 
 def report_of(results, settings):
-    """The report as a dict for JSON.
+    """Build the report as a dict for JSON.
 
     Args:
         results: list of `evaluate.SequenceResult`.
-        settings: the first entries of the report.
+        settings: dict with the first entries of the report.
     """
     rows = [row for row in ROWS if row in results[0].series]
     lengths = [len(one.kl) for one in results]

@@ -1,14 +1,14 @@
-"""Tables of numbers as CSV columns, and as Markdown, which is readable in a terminal too."""
+"""Tables of numbers as CSV columns, and as Markdown, which is also readable in a terminal."""
 
 
 def psnr_table(curves):
-    """A table of PSNR curves.
+    """Arrange PSNR curves as a table.
 
     Args:
-        curves: name -> (T,) dB, of frames 1 to T.
+        curves: name -> (T,) PSNR in dB for frames 1 to T.
 
     Returns:
-        ``(header, rows)``: the column ``frame``, and ``psnr_NAME`` for each curve.
+        ``(header, rows)``, with a column ``frame`` and a column ``psnr_NAME`` for each curve.
     """
     header = ["frame", *(f"psnr_{name.replace(' ', '_').replace('-', '_')}" for name in curves)]
     columns = ((f"{value:.4f}" for value in values) for values in curves.values())
@@ -16,7 +16,7 @@ def psnr_table(curves):
 
 
 def markdown(header, rows):
-    """A Markdown table with aligned columns: text in the first column to the left, in the others to the right."""
+    """A Markdown table: the first column is left-aligned, the others are right-aligned."""
     cells = [[str(cell).replace("|", "/").replace("\n", " ") for cell in row] for row in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = [[cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(

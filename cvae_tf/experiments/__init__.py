@@ -1,1 +1,1 @@
-"""Experiments of several runs: the study of schedules, and the comparison of runs."""
+"""Experiments with several runs: the study of schedules, and the comparison of runs."""

@@ -1,6 +1,6 @@
-"""Training runs side by side: figures and a table of final and best numbers, from the folders of the runs alone.
+"""Compare training runs: figures, and a table of final and best scores, made only from the folders of the runs.
 
-A legend names the settings in which the runs differ. No TensorFlow.
+Legends show only the settings in which the runs differ. This module does not import TensorFlow.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ SETTINGS = tuple(dict.fromkeys([*FORCING, *ANNEALING, *(spec.name for spec in da
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The records in the folder of a run.
+    """The records of a run, read from its folder.
 
     Attributes:
-        name: of the run, unique in a comparison.
-        path: of its folder, absolute.
-        config: its `Config`.
-        epochs: column of ``metrics.csv`` -> (epochs,) floats; NaN where the cell is empty.
-        stopped: of a run that ``--max_minutes`` stopped, the validation then: column of ``stopped.csv`` -> (1,) floats;
-            else empty.
-        curves: ``prior``, ``posterior`` and ``copy-first`` -> (T,) PSNR in dB of the best validation; empty before the
-            first validation.
+        name: name of the run, unique within a comparison.
+        path: absolute path of the run's folder.
+        config: the `Config` of the run.
+        epochs: column of ``metrics.csv`` -> floats, one per epoch; NaN for an empty cell.
+        stopped: the final validation of a run stopped by ``--max_minutes``: column of ``stopped.csv`` -> (1,) floats.
+            Empty for other runs.
+        curves: ``prior``, ``posterior`` and ``copy-first`` -> (T,) PSNR in dB per frame of the best validation; empty
+            before the first validation.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Run:
     curves: dict
 
     def validations(self, column):
-        """Number of epochs behind each validation, not always whole for the last, and values of its column."""
+        """Two arrays: epochs done at each validation (maybe fractional at the last), and the values of ``column``."""
         values = self.epochs[column]
         filled = ~np.isnan(values)
         return (np.append(self.epochs["epoch"][filled] + 1, self.stopped.get("epochs", [])),
@@ -51,10 +51,10 @@ class Run:
 
 
 def load_run(folder):
-    """Read the folder of a run: a `Run`.
+    """Read the folder of a run, and return a `Run`.
 
     Raises:
-        InputError: the folder is missing or is not that of a run, or nothing of the run was saved.
+        InputError: the folder is missing, is not the folder of a run, or holds neither metrics nor a checkpoint.
     """
     folders = RunFolders(Path(folder))
     if not folders.config.is_file():
@@ -92,7 +92,7 @@ def _columns(path, names):
 # ---------------------------------------------------------------------- differences between runs
 
 def _effective(config):
-    """The settings that had an effect on the run, by name: others cannot be what makes runs differ."""
+    """The settings that had an effect on the run, by name; the other settings cannot explain a difference."""
     settings = dataclasses.asdict(config)
     idle = ["preset", "run_dir", "export_dir", "max_minutes", "checkpoint_minutes", "val_every"]
     if config.data_dir != STUDIO:
@@ -123,7 +123,7 @@ def _phrase(name, value):
 
 
 def labels(runs, names=SETTINGS):
-    """A text for each run with its values of those settings, among ``names``, in which the runs differ.
+    """Label each run with its values of the settings in ``names`` in which the runs differ.
 
     Returns:
         A list of texts, in the order of ``runs``; runs that do not differ have equal texts.
@@ -134,14 +134,14 @@ def labels(runs, names=SETTINGS):
 
 
 def _full_labels(runs):
-    """`labels` by all settings, with the name of the run added where a text is empty or not unique."""
+    """`labels` by all settings, with the name of the run added if a label is empty or not unique."""
     texts = labels(runs)
     return [text if text and texts.count(text) == 1 else f"{text}, {run.name}".strip(", ")
             for text, run in zip(texts, runs, strict=True)]
 
 
 def _named_apart(runs):
-    """The runs, each named by as many of its folders as make the names unique."""
+    """The runs, renamed with as many parent folders as make the names unique."""
     depth = 1
     while len({run.path.parts[-depth:] for run in runs}) < len(runs):
         depth += 1
@@ -149,16 +149,16 @@ def _named_apart(runs):
 
 
 def panels_by(factor, runs, lines):
-    """Lines in panels such that the runs of a panel differ only in the settings ``factor``, which label the lines.
+    """Group lines into panels whose runs differ only in the settings ``factor``, which label the lines.
 
     Args:
         factor: names of settings, such as `FORCING`.
         runs: list of `Run`.
-        lines: function of a run and its label that returns a list of `Line`.
+        lines: function that takes a run and its label, and returns a list of `Line`.
 
     Returns:
-        Title of a panel -> its lines. If ``factor`` does not separate the runs in this way, there is a single panel of
-        all runs, labelled by all settings in which they differ.
+        A dict from panel title to lines. If ``factor`` does not separate the runs in this way, there is a single panel
+        with all runs, labelled by all settings in which they differ.
     """
     groups = {}
     for run, text, title in zip(runs, labels(runs, factor), labels(runs, [s for s in SETTINGS if s not in factor]),
@@ -189,7 +189,7 @@ def _per_frame(run, label):
 
 
 def _schedule(column, factor, runs):
-    """One panel with each schedule of ``column`` once; of runs with equal settings, that of the longest run."""
+    """One panel that shows each schedule of ``column`` once; among equal settings, the longest run is shown."""
     drawn = {}
     runs = [run for run in runs if len(run.epochs["epoch"])]
     for run, text in zip(runs, labels(runs, (*factor, "num_epoch")), strict=True):
@@ -200,7 +200,7 @@ def _schedule(column, factor, runs):
 
 
 _LOSS, _PRIOR = "training loss (MSE + beta x nats)", "validation PSNR, z from the prior (dB)"
-_CURVES = {  # figure -> settings that label its curves, curves of a run, axis labels, whether y is logarithmic
+_CURVES = {  # figure -> label settings, function for the curves of a run, axis labels, logarithmic y
     "1_training_loss_by_teacher_forcing": (FORCING, _per_epoch("loss"), "epoch", _LOSS, True),
     "2_validation_psnr_by_annealing": (ANNEALING, _per_validation, "epoch", _PRIOR, False),
     "2_validation_psnr_by_teacher_forcing": (FORCING, _per_validation, "epoch", _PRIOR, False),
@@ -209,7 +209,7 @@ _CURVES = {  # figure -> settings that label its curves, curves of a run, axis l
     "6_mse": (ANNEALING, _per_epoch("mse"), "epoch", "MSE, sum over a clip (pixels in [0, 1])", True),
     "7_kl": (ANNEALING, _per_epoch("kl"), "epoch", "KL (nats per clip)", True),
 }
-_SCHEDULES = {  # figure -> settings that label its curves, column of the metrics, axis label
+_SCHEDULES = {  # figure -> settings that label its curves, column of ``metrics.csv``, axis label
     "4_beta": (ANNEALING, "beta", "KL weight beta (1 per nat)"),
     "8_teacher_forcing_ratio": (FORCING, "tfr", "teacher-forcing ratio"),
 }
@@ -217,7 +217,7 @@ FIGURES = (*_CURVES, *_SCHEDULES)
 
 
 def figures(runs):
-    """Name, one of `FIGURES` -> Matplotlib figure. Figures without a line are left out."""
+    """A dict from name (one of `FIGURES`) to Matplotlib figure. Figures without a line are left out."""
     panels = {name: (panels_by(factor, runs, lines), *axes) for name, (factor, lines, *axes) in _CURVES.items()}
     panels |= {name: (_schedule(column, factor, runs), "epoch", label, False)
                for name, (factor, column, label) in _SCHEDULES.items()}
@@ -226,11 +226,12 @@ def figures(runs):
 
 
 def table(runs):
-    """Header and rows of a table of final and best numbers, one row for each run.
+    """Header and rows of a table of final and best scores, with one row for each run.
 
-    Columns ``final_*`` are of the last completed epoch, or the last validation; ``best_*`` are of the validation with
-    the highest PSNR, z from the prior; the one at a stop by ``--max_minutes`` counts too. Epochs count from 1, PSNR is
-    in dB, KL in nats per clip; ``minutes`` are those of training and validation. Cells without a number are empty.
+    The columns ``final_*`` refer to the last completed epoch or the last validation. The columns ``best_*`` refer to
+    the validation with the highest PSNR (z from the prior). The validation at a stop by ``--max_minutes`` is
+    included. Epochs count from 1; PSNR is in dB and KL in nats per clip. ``minutes`` is the time for training and
+    validation. Cells without a value are empty.
     """
     header = ["run", "settings", "epochs", "of", "final_loss", "final_mse", "final_kl", "final_psnr_prior",
               "final_psnr_posterior", "best_psnr_prior", "best_epoch", "psnr_copy_first", "minutes"]
@@ -257,7 +258,7 @@ def compare(runs, out):
         out: folder to write, whole or not at all. An earlier comparison there is replaced.
 
     Raises:
-        InputError: a folder is not that of a run, or ``out`` holds other files or cannot be written.
+        InputError: a folder is not the folder of a run, or ``out`` holds other files or cannot be written.
     """
     check_paths({"RUN": [Path(run) for run in runs]}, {"--out": out})
     written = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]

@@ -1,6 +1,7 @@
-"""The report's study: each schedule of beta with each schedule of teacher forcing, and their comparison.
+"""The report's study: train each beta schedule with each teacher-forcing schedule, and compare the runs.
 
-The nine runs have the same data, seed and number of steps, and follow each other. A study that was stopped continues.
+The nine runs have the same data, seed and number of steps, and are trained one after the other. The same command
+continues a stopped study.
 """
 
 import contextlib
@@ -24,11 +25,11 @@ CALIBRATION_STEPS = 8
 
 
 def plan(config, out):
-    """The configurations of the nine runs, in order.
+    """The configurations of the nine runs, in training order.
 
     Args:
         config: `Config` with the settings that the runs share.
-        out: folder of the study, which is to hold the folders of the runs and of their models.
+        out: folder of the study, which will hold the folders of the runs and of their models.
     """
     return [dataclasses.replace(config, kl_anneal_type=annealing, **forcing, max_minutes=0.0,
                                 run_dir=str(Path(out) / "runs" / f"{annealing}-tfr-{name}"),
@@ -37,7 +38,7 @@ def plan(config, out):
 
 
 def steps_for(config, minutes):
-    """The number of steps per epoch with which a free-running run takes ``minutes`` here, measured with a few steps."""
+    """Number of steps per epoch for a free-running run of ``minutes`` on this machine, measured with a few steps."""
     from cvae_tf.training.build import build_model, load_data
 
     clips = load_data(config).clips
@@ -52,14 +53,14 @@ def steps_for(config, minutes):
 
 
 def study(config, out, minutes_per_run=0.0):
-    """Train the runs of the study that are not finished, one after the other, then compare all.
+    """Train the unfinished runs of the study one after the other, then compare all runs.
 
     Args:
         config: `Config` with the settings that the runs share. `CHOSEN` settings in it have no effect.
         out: folder of the study: ``runs/``, ``models/``, ``comparison/``, and the shared settings in ``study.json``. An
             existing study there is continued.
-        minutes_per_run: if above 0, the duration of a run, from which the number of steps per epoch is chosen. The
-            duration of a step is measured once, at the start of the study. From 0 to 10,000.
+        minutes_per_run: duration of a run in minutes, from 0 to 10,000. If above 0, it determines the number of steps
+            per epoch. The duration of a step is measured once, at the start of the study.
 
     Raises:
         InputError: a value is out of range, ``out`` holds another study, or a run cannot be trained.
@@ -72,7 +73,7 @@ def study(config, out, minutes_per_run=0.0):
     if config.deterministic:
         from cvae_tf.training.build import make_deterministic
 
-        make_deterministic()  # before anything below starts TensorFlow
+        make_deterministic()  # must come before TensorFlow starts below
     command = _command(config, out, minutes_per_run)
     runs = plan(_shared_settings(config, out, minutes_per_run), out)
     began, trained = time.monotonic(), 0
@@ -95,7 +96,7 @@ def study(config, out, minutes_per_run=0.0):
 
 
 def _shared_settings(config, out, minutes_per_run):
-    """The settings that the runs share: of a new study, checked and written down; of an existing one, compared."""
+    """The settings that the runs share: checked and saved for a new study, compared for an existing study."""
     settings = Path(out) / "study.json"
     asked = {"minutes_per_run": minutes_per_run, **dataclasses.asdict(config)}
     if settings.exists():
@@ -113,7 +114,7 @@ def _shared_settings(config, out, minutes_per_run):
         return dataclasses.replace(config, steps_per_epoch=steps)
     from cvae_tf.training.build import load_data
 
-    load_data(config)  # refuses unusable data before anything is written
+    load_data(config)  # fails on unusable data before anything is written
     if minutes_per_run:
         config = dataclasses.replace(config, steps_per_epoch=steps_for(config, minutes_per_run))
     with atomic(settings) as unfinished:
@@ -128,7 +129,7 @@ def _command(config, out, minutes_per_run):
     words |= {name: value for name, value in dataclasses.asdict(config).items()
               if name not in CHOSEN and value != getattr(preset, name)}
     if minutes_per_run:
-        words.pop("steps_per_epoch", None)  # which it decides
+        words.pop("steps_per_epoch", None)  # determined by ``minutes_per_run``
     flags = [[f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
              for name, value in words.items()]
     return shlex.join(["python", "-m", "cvae_tf", "study", *(word for flag in flags for word in flag)])
@@ -136,7 +137,7 @@ def _command(config, out, minutes_per_run):
 
 @contextlib.contextmanager
 def _explaining_how_to_continue(command):
-    """Add to whatever ends the study how to continue it, unless `train` has said so."""
+    """Append the command for continuing the study to the message of an error that ends it, unless already there."""
     try:
         yield
     except KeyboardInterrupt:
@@ -156,12 +157,12 @@ def _train(config, command):
     from cvae_tf.training.loop import train
 
     runs = Path(config.run_dir).parent
-    if not list(runs.glob("*tfevents*")):  # the settings and scores to show on the HParams page
+    if not list(runs.glob("*tfevents*")):  # declare the settings and scores of the HParams page
         scores = [hparams.Metric(f"epoch_psnr_{name}", group="validation", display_name=f"val_psnr_{name}")
                   for name in ("prior", "posterior", "copy_first")]
         with tf.summary.create_file_writer(str(runs)).as_default():
             hparams.hparams_config([hparams.HParam(name) for name in VARIED], scores)
-    keras.backend.clear_session()  # frees the memory of the run before
+    keras.backend.clear_session()  # frees the memory of the previous run
     tf.get_logger().setLevel("ERROR")  # nine models in one process make TensorFlow warn of retracing
     train(config, command=command)
 

@@ -1,4 +1,4 @@
-"""Writing a model as a SavedModel folder, and reading the weights of such a folder back into a network."""
+"""Write a model as a SavedModel folder, and load the weights of such a folder into a network."""
 
 import dataclasses
 from pathlib import Path
@@ -10,23 +10,24 @@ from cvae_tf.files import CHECKSUMS, atomic, check_model, write_checksums
 from cvae_tf.inference.exported_model import RUN, write_owner
 from cvae_tf.model.unet import UNet
 
-# Names in the folder of an exported model.
+# Names of the files and folders in the folder of an exported model.
 MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "model.json", "config.json", CHECKSUMS,
                RUN)
-PREFIX, SUFFIX = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a weight's key in TensorFlow's checkpoint
+PREFIX, SUFFIX = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # around a weight's name in its checkpoint key
 
 
 def save_model(model, path, config=None, run=None):
-    """Write ``model`` to the folder ``path`` by `CVAE.export`, whole or not at all, with checksums.
+    """Write ``model`` to the folder ``path`` with `CVAE.export`, whole or not at all, with checksums.
 
     Args:
         model: a `CVAE`.
-        path: folder; an exported model there is replaced.
-        config: the `Config` of the run that trained the model, to be kept as ``config.json``.
-        run: number of that run, to be kept as ``run.json``, where `write_owner` says later that the run has ended.
+        path: folder to write; an exported model there is replaced.
+        config: the `Config` of the run that trained the model, written as ``config.json``; None: not written.
+        run: number of that run, written to ``run.json``; `write_owner` later records there that the run has ended.
+            None: no ``run.json`` is written.
 
     Raises:
-        InputError: the folder cannot be written, or ``config`` is of another network.
+        InputError: the folder cannot be written, or ``config`` describes another network.
     """
     if config is not None:
         _check_config(model.network, config)
@@ -55,10 +56,10 @@ def _check_config(network, config):
 
 
 def load_weights(network, path):
-    """Give a network the weights of the exported model at ``path``, by their names (`Network.named_weights`).
+    """Load the weights of the exported model at ``path`` into a network, matched by name (`Network.named_weights`).
 
     Raises:
-        InputError: there is no exported model, it is damaged, or its weights have other names or shapes.
+        InputError: there is no exported model, the model is damaged, or its weights have other names or shapes.
     """
     check_model(path)
     try:
@@ -84,5 +85,5 @@ def load_weights(network, path):
 
 
 def _name_of(key):
-    """The name of a weight, which is a path, from its key, where TensorFlow writes ``.S`` for ``/``."""
+    """The name of a weight (a path) from its checkpoint key, in which TensorFlow writes ``.S`` for ``/``."""
     return key.removeprefix(PREFIX).removesuffix(SUFFIX).replace(".S", "/")

@@ -1,4 +1,4 @@
-"""Exported models: SavedModel folders, loaded without the Python code of the networks in them."""
+"""Exported models: SavedModel folders, loaded without the Python code of their networks."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from cvae_tf.errors import InputError, say
 from cvae_tf.files import atomic, check_model, plain
 from cvae_tf.model.defaults import GENERATION_CHUNK as CHUNK
 
-RUN = "run.json"  # in the folder of a run's exported model: of which run it is, and whether that has ended
-# Largest height * width * squared channels of a `UNet` whose operations a second thread slows down: waking the thread
-# takes longer than the operation.
+RUN = "run.json"  # in an exported model's folder: the number of its run, and whether the run has ended
+# Largest height * width * channels**2 of a `UNet` that runs faster on one thread: above it, a second thread saves more
+# time than waking it takes.
 LIGHT = 32 * 64 * 32**2
 SIGNATURES = {
     "generate": {"first_frame", "poses", "seed", "temperature"},
@@ -27,27 +27,27 @@ SIGNATURES = {
 class ExportedModel:
     """The exported model in the folder ``path``.
 
-    Frames and poses of one film, without a batch axis, go in and come out as NumPy arrays. Inputs are uint8, or floats
-    in [0, 1].
+    Methods work on one film: inputs and results are NumPy arrays without a batch axis. Frames and poses are uint8, or
+    floats in [0, 1].
 
     Attributes:
         path: `pathlib.Path` of the folder.
-        height, width: of the frames, in pixels.
-        films_at_once: number of films to generate in parallel threads; 1 where TensorFlow itself uses several threads.
+        height, width: size of the frames, in pixels.
+        films_at_once: number of films to generate in parallel threads; 1 if TensorFlow itself uses several threads.
 
     Raises:
-        InputError: the folder holds no SavedModel, a damaged one, or one without the signatures of this project.
+        InputError: the folder holds no SavedModel, a damaged one, or a SavedModel without this project's signatures.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         check_model(path)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import tensorflow as tf  # slow, so not before there is a model to load
+        import tensorflow as tf  # slow, so imported only once there is a model to load
 
         self._tf = tf
         try:
-            self._loaded = tf.saved_model.load(str(path))  # kept, because it owns the variables
+            self._loaded = tf.saved_model.load(str(path))  # kept, because this object owns the variables
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{path}: the SavedModel cannot be loaded ({reason}); copy it again or train a new "
@@ -67,9 +67,9 @@ class ExportedModel:
 
         Args:
             first_frame: (H, W, 3) uint8, or floats in [0, 1].
-            poses: (T, H, W, 3), likewise.
-            seed: int from 0 to 2**31 - 1, of the latents. The same seed gives the same film.
-            temperature: factor on the deviation of z from the prior's mean; 0 sets z to that mean.
+            poses: (T, H, W, 3) uint8, or floats in [0, 1]; one pose for each frame to generate.
+            seed: seed of the latents, an int from 0 to 2**31 - 1. The same seed gives the same film.
+            temperature: factor on the deviation of z from the prior's mean; 0 sets z to the mean.
 
         Returns:
             (T, H, W, 3) float32 in [0, 1], one frame for each pose.
@@ -81,14 +81,14 @@ class ExportedModel:
         return self._run("generate", images, seed=[0, seed], temperature=temperature)["frames"]
 
     def film(self, first_frame, seed=0, temperature=1.0):
-        """Begin a film to be generated in parts, so that memory does not grow with its length.
+        """Begin a film that is generated in parts, so that memory does not grow with the length of the film.
 
         Args:
             first_frame, seed, temperature: as for `generate`.
 
         Returns:
-            A function: the next n poses (n, H, W, 3) -> their frames (n, H, W, 3) float32 in [0, 1]. In all parts but
-            the last, n must be a multiple of `CHUNK`. The parts equal those of a film generated at once.
+            A function from the next n poses, (n, H, W, 3), to their frames, (n, H, W, 3) float32 in [0, 1]. In all
+            parts but the last, n must be a multiple of `CHUNK`. Together, the parts equal the film from `generate`.
         """
         context = previous = self._checked(first_frame=first_frame)["first_frame"]
         start = 0
@@ -106,14 +106,16 @@ class ExportedModel:
         return extend
 
     def reconstruct(self, frames, poses):
-        """Predict frames 1 to T-1 with z from the posterior, which sees the frame to predict; not a prediction score.
+        """Reconstruct frames 1 to T-1 with z from the posterior.
+
+        The posterior sees the frame to predict, so the result says nothing about the quality of real predictions.
 
         Args:
             frames, poses: (T, H, W, 3) uint8, or floats in [0, 1].
 
         Returns:
-            ``(predictions, kl, mean)``, all float32: (T-1, H, W, 3) in [0, 1]; (T-1,) in nats; and the posterior's
-            mean (T-1, h, w, c).
+            ``(predictions, kl, mean)``, all float32: frames (T-1, H, W, 3) in [0, 1]; KL divergence (T-1,) in nats; and
+            the posterior's mean (T-1, h, w, c), with the latent's height, width and channels.
 
         Raises:
             InputError: an array has a wrong shape or type, or values outside [0, 1].
@@ -122,7 +124,7 @@ class ExportedModel:
         return output["frames"], output["kl"], output["mean"]
 
     def _run(self, name, images, **others):
-        """Call a signature on a batch of one film."""
+        """Call the signature ``name`` on a batch of one film."""
         tf, signature = self._tf, self._loaded.signatures[name]
         specs = signature.structured_input_signature[1]
         inputs = {key: value[None] for key, value in images.items()} | others
@@ -130,7 +132,7 @@ class ExportedModel:
         return {key: value[0].numpy() for key, value in outputs.items()}
 
     def _checked(self, *time, **images):
-        """Images (*time, H, W, 3) by name, as float32 in [0, 1]."""
+        """Check images of shape (*time, H, W, 3), and return them by name as float32 in [0, 1]."""
         expected = (*time, self.height, self.width, 3)
         for name, image in images.items():
             image = np.asarray(image)
@@ -146,38 +148,38 @@ class ExportedModel:
 
 
 def use_one_thread_if_light(path):
-    """Give TensorFlow one thread in this whole process, where that makes the exported model at ``path`` faster.
+    """Limit TensorFlow to one thread in the whole process if the exported model at ``path`` is then faster.
 
-    That is so for a small `UNet` on a CPU: each of its operations takes longer on several threads, while several films
-    can be generated in parallel. For command lines, before TensorFlow has done any work; later calls do nothing.
+    A small `UNet` on a CPU is faster: each operation takes longer on several threads, and several films can be
+    generated in parallel instead. For command lines, before TensorFlow has started; later calls do nothing.
     """
     if not _is_light(path):
         return
     import tensorflow as tf
 
     if not tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # TensorFlow is at work already
+        with contextlib.suppress(RuntimeError):  # TensorFlow has already started
             tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(-1)  # all operations in the caller's thread
+            tf.config.threading.set_inter_op_parallelism_threads(-1)  # run all operations in the caller's thread
 
 
 def _is_light(path):
-    """Whether the operations of the exported model at ``path`` are too small to be shared between threads."""
+    """Whether the operations of the exported model at ``path`` are too small to gain from several threads."""
     try:
         description = json.loads((Path(path) / "model.json").read_text())
         network, (height, width) = description["model"]["network"], description["frame_size"]
         return network["class_name"] == "UNet" and height * width * network["config"]["width"]**2 <= LIGHT
-    except Exception:  # another program's model, or none: loading it will say so
+    except Exception:  # another program's model, or no model: loading will report it
         return False
 
 
 def write_owner(folder, run, finished):
-    """Write into the folder of an exported model which run it belongs to.
+    """Record in the folder of an exported model which run the model belongs to.
 
     Args:
-        folder: of the exported model.
+        folder: folder of the exported model.
         run: number of the run, a string.
-        finished: whether the run has ended in good order; until then the model may be half trained.
+        finished: whether the run has ended normally; until then the model may be half trained.
 
     Raises:
         InputError: the file cannot be written.
@@ -187,7 +189,7 @@ def write_owner(folder, run, finished):
 
 
 def owner_of(folder):
-    """What `write_owner` wrote: ``(run, finished)``; ``(None, True)`` for a model that belongs to no run.
+    """Read the record of `write_owner`: ``(run, finished)``, or ``(None, True)`` for a model that belongs to no run.
 
     Raises:
         InputError: the file is damaged.
@@ -207,20 +209,20 @@ def owner_of(folder):
 
 
 def newest_model(folder="saved_models"):
-    """The exported model in ``folder`` that was written last, else the one that comes with the package.
+    """The most recently written exported model in ``folder``; if there is none, the model of the package.
 
-    Models of runs that have not ended, and of the preset ``debug``, are left out.
+    Models of unfinished runs and of the preset ``debug`` are left out.
 
     Returns:
-        A `pathlib.Path`.
+        The model's folder, a `pathlib.Path`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such model.
     """
     models = sorted(Path(folder).glob("[!.]*/saved_model.pb"), key=lambda path: path.stat().st_mtime)
     models = [path for path in models if _is_done(path.parent)]
     package = Path(__file__).resolve().parent.parent
-    roots = package.parent, package  # of a clone, of a wheel
+    roots = package.parent, package  # the first in a clone, the second in an installed wheel
     shipped = [root / "saved_models" / "studio" / "saved_model.pb" for root in roots]
     models = [path for path in shipped if path.is_file()] + models
     if not models:
@@ -230,20 +232,20 @@ def newest_model(folder="saved_models"):
 
 
 def _is_done(model):
-    """Whether a model is fit to be chosen unasked: its run has ended, and was no ``debug`` run."""
+    """Whether a model may be chosen by default: its run has ended and was not a ``debug`` run."""
     config = model / "config.json"
     try:
         return owner_of(model)[1] and not (config.exists() and load_config(config).preset == "debug")
-    except InputError:  # damaged, or of another version; whoever wants it can name it
+    except InputError:  # damaged, or of another version; users can still name it explicitly
         return False
 
 
 def open_model(model, chosen=False):
-    """The `ExportedModel` of a command, after a line that names it.
+    """Print a line that names the model of a command, and return its `ExportedModel`.
 
     Args:
         model: folder of an exported model, or an `ExportedModel`.
-        chosen: whether it is the `newest_model`, and not one that the user named.
+        chosen: whether the model comes from `newest_model` and was not named by the user.
 
     Raises:
         InputError: as for `ExportedModel`.
@@ -254,5 +256,5 @@ def open_model(model, chosen=False):
 
 
 def folder_of(model):
-    """The folder of an exported model, given as a path or as an `ExportedModel`."""
+    """The folder of an exported model; ``model`` is a path or an `ExportedModel`."""
     return Path(getattr(model, "path", model))

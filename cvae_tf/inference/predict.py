@@ -1,4 +1,4 @@
-"""From an exported model, one frame and drawn poses to a film: what ``python predict.py`` does."""
+"""Generate a film from one frame and drawn poses with an exported model: the work of ``python predict.py``."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from cvae_tf.evaluation.tables import psnr_table
 from cvae_tf.files import atomic, check_paths, check_writable, write_csv
 from cvae_tf.inference.exported_model import CHUNK, folder_of, newest_model, open_model
 
-PART = 7 * CHUNK  # frames that are read, generated and written at a time
+PART = 7 * CHUNK  # number of frames that are read, generated and written at a time
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Prediction:
     """The result of `predict`.
 
     Attributes:
-        path: of the film.
-        frames: their number in the film.
-        psnr: mean PSNR in dB over the generated frames, by name: ``prediction``, or ``sample 1`` and so on, and
-            ``copy-first``, the first frame repeated. Empty where the true frames are unknown.
+        path: path of the film.
+        frames: number of frames in the film.
+        psnr: name -> mean PSNR in dB over the generated frames. The names are ``prediction`` (or ``sample 1`` and so
+            on) and ``copy-first``, the repeated first frame. Empty if the true frames are unknown.
     """
 
     path: Path
@@ -37,24 +37,24 @@ class Prediction:
 
 def predict(model=None, first_frame=None, poses=None, truth=None, output="prediction.gif", *, seed=0, temperature=1.0,
             samples=1, fps=20, scale=4, overwrite=False):
-    """Generate a film with z from the prior, and write it; print where it is and, with the truth, how good it is.
+    """Generate and write a film with z from the prior; print its path and, if the truth is known, its PSNR.
 
-    The film has one frame for each pose. If the first pose has the file name of the first frame, it is that frame's own
-    pose: the film then begins with the given frame, and the first generated frame belongs to the second pose. Frames
-    are read, generated and written in parts, so memory does not grow with the length of the film.
+    The film has one frame for each pose. A first pose with the file name of the first frame is taken as the pose of
+    that frame: the film then begins with the given frame, and the first generated frame belongs to the second pose.
+    Frames are read, generated and written in parts, so memory does not grow with the length of the film.
 
     Args:
         model: folder of an exported model, or an `ExportedModel`; None: the newest in ``saved_models/``.
-        first_frame: PNG of the given frame; None: the first of ``truth``.
-        poses: folder of drawn poses, PNG; None or ``"studio"``: the validation sequence of the studio, with its truth.
-        truth: folder of the true frames, named like the poses. With it, the film shows truth, pose and prediction, and
-            a PSNR curve (PNG) and table (CSV) are written beside the film.
-        output: film to write: ``.gif``, ``.mp4``, or a name without ending for a folder of PNG.
-        seed: of the latents, from 0; sample k takes ``seed + k``.
+        first_frame: PNG of the given frame; None: the first frame of ``truth``.
+        poses: folder of drawn poses (PNG); None or ``"studio"``: the studio's validation sequence, with its truth.
+        truth: folder of the true frames, with the same file names as the poses. With it, the film shows truth, pose and
+            prediction, and a PSNR curve (PNG) and table (CSV) are written beside the film.
+        output: path of the film: ``.gif``, ``.mp4``, or no suffix for a folder of PNG files.
+        seed: seed of the latents, from 0; sample k, counted from 0, takes ``seed + k``.
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
-        samples: films to generate and show side by side, from 1 to 64.
+        samples: number of films to generate and show side by side, from 1 to 64.
         fps: frames per second, from 1 to 50.
-        scale: each pixel is drawn as a square of so many pixels, from 1 to 32.
+        scale: side in pixels of the square that shows one pixel, from 1 to 32.
         overwrite: replace files at the output's paths that the program did not make. A folder is never replaced.
 
     Returns:
@@ -77,10 +77,10 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
     curves = {name: [] for name in (*names, "copy-first")}
     with film_writer(output, fps, scale) as append, ThreadPoolExecutor(model.films_at_once) as pool:
         for start in range(given, length, PART):
-            begin = given if start == given else 0  # the first part has the given frame before the generated ones
+            begin = given if start == given else 0  # the first part also holds the given frame
             poses, truth = read(slice(start - begin, start + PART))
             new_poses = poses[begin:]
-            parts = list(pool.map(lambda film: film(new_poses), films))  # noqa: B023 (finished within this turn)
+            parts = list(pool.map(lambda film: film(new_poses), films))  # noqa: B023 (finished within this iteration)
             if truth is not None:
                 copied = np.broadcast_to(first_frame, truth[begin:].shape)
                 for curve, part in zip(curves.values(), (*parts, copied), strict=True):
@@ -96,7 +96,7 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
 
 
 def _check_paths(model, first_frame, poses, truth, output, overwrite):
-    """Refuse inputs that do not belong together, and an output that cannot be written or would replace an input."""
+    """Refuse inputs that do not fit together, and an output that cannot be written or would replace an input."""
     if poses is None and (first_frame or truth):
         raise InputError("--first_frame and --truth need --poses FOLDER")
     if poses is not None and not (first_frame or truth):
@@ -112,9 +112,9 @@ def _check_paths(model, first_frame, poses, truth, output, overwrite):
         check_writable(path, "--output", overwrite, b"frame,psnr_" if path.suffix == ".csv" else None)
 
 
-# Both return ``(first_frame, given, length, read)``: (H, W, 3) floats; 1 where pose 0 is the first frame's own, else 0;
-# the number of poses; and a function from a slice of them to ``(poses, truth)``, each (n, H, W, 3) floats, the truth
-# None where it is unknown.
+# The next two functions return ``(first_frame, given, length, read)``: ``first_frame``, (H, W, 3) floats; ``given``, 1
+# if pose 0 belongs to the first frame, else 0; ``length``, the number of poses; and ``read``, a function from a slice
+# of the poses to ``(poses, truth)``, each (n, H, W, 3) floats. ``truth`` is None if it is unknown.
 
 def _studio(model):
     """The validation sequence of the studio in the variant that the model was trained on."""
@@ -127,7 +127,7 @@ def _studio(model):
 
 
 def _open(model, first_frame, poses, truth):
-    """The images in the folders ``poses`` and ``truth``, or of the file ``first_frame``, read when they are needed."""
+    """Images from the folders ``poses`` and ``truth`` and the file ``first_frame``, read only when needed."""
     size, truth_paths, pose_paths = (model.height, model.width), None, images.list_images(poses)
     if len(images.uncut(pose_paths)) > 1:
         say(f"{poses}: the numbers have gaps; the film goes on across them")
@@ -142,7 +142,7 @@ def _open(model, first_frame, poses, truth):
     if truth and first_frame:
         images.check_shapes(truth_paths[0], pose_paths[0], *size)
     first_image = images.to_float(images.read_image(first_path, *size))
-    # Each part must have images of the size of the first one.
+    # The images of all parts must have the size of the first image.
     sources = [(paths, paths and images.image_size(paths[0])) for paths in (pose_paths, truth_paths)]
 
     def read(part):
@@ -153,8 +153,8 @@ def _open(model, first_frame, poses, truth):
 
 
 def _score(output, curves):
-    """Write the PSNR curves, name -> (T,) dB, as PNG and CSV beside the film; print and return their means."""
-    from cvae_tf.evaluation.plots import psnr_per_frame_png  # imports Matplotlib, which is slow
+    """Write PSNR curves (name -> (T,) in dB) as PNG and CSV beside the film; print and return their means."""
+    from cvae_tf.evaluation.plots import psnr_per_frame_png  # slow, as it imports Matplotlib
 
     plot, table = output.with_suffix(".png"), output.with_suffix(".csv")
     with atomic(plot) as unfinished:

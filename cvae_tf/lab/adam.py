@@ -8,8 +8,8 @@ import tensorflow as tf
 class Adam(keras.optimizers.Adam):
     """Adam as PyTorch computes it: epsilon is added to the root of the second moment after bias correction, not before.
 
-    In the first steps, Keras's own Adam has an effective epsilon up to 30 times as large. That is enough for a run to
-    leave PyTorch's path.
+    In the first steps, Keras's own Adam has an effective epsilon up to 30 times as large. This difference is enough
+    for a run to deviate from PyTorch's.
     """
 
     def update_step(self, gradient, variable, learning_rate):

@@ -1,7 +1,7 @@
 """The lab's network, layer by layer: five convolutional parts at full resolution, 1,585,620 trainable parameters.
 
-The initial weights of convolutions are PyTorch's: kernel and bias uniform within +-1/sqrt(fan_in). They depend on the
-order in which layers are made.
+The initial weights of convolutions are PyTorch's: kernel and bias uniform within +-1/sqrt(fan_in). Their values depend
+on the order in which layers are created.
 """
 
 import keras
@@ -30,7 +30,7 @@ def _depthwise_conv(kernel, dtype):
 
 @register
 class ResidualBlock(Part):
-    """Two 3x3 convolutions, each with LeakyReLU 0.01, beside a skip (1x1 where the width changes); a plain sum."""
+    """Two 3x3 convolutions, each with LeakyReLU 0.01, plus a skip (1x1 where channels change); no activation after."""
 
     def __init__(self, inputs, outputs, **kwargs):
         super().__init__(**kwargs)
@@ -47,7 +47,7 @@ class ResidualBlock(Part):
 
 @register
 class DepthConv(Part):
-    """1x1, LeakyReLU 0.01, depthwise 3x3, 1x1, beside a skip (1x1 where the width changes)."""
+    """Convolutions 1x1, LeakyReLU 0.01, depthwise 3x3, 1x1, plus a skip (1x1 where the channels change)."""
 
     def __init__(self, inputs, outputs, **kwargs):
         super().__init__(**kwargs)
@@ -64,7 +64,7 @@ class DepthConv(Part):
 
 @register
 class ConvFFN(Part):
-    """1x1 to four times the width, one half gated by LeakyReLU 0.1 of the other, 1x1 back, plus the input."""
+    """1x1 to four times the channels, one half times LeakyReLU 0.1 of the other, 1x1 back, plus the input."""
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
@@ -109,7 +109,7 @@ class FrameEncoder(_Chain):
 
 @register
 class BatchNorm(Part):
-    """PyTorch's BatchNorm2d for a sequence: each time step is a batch of its own, as the lab encodes pose after pose.
+    """PyTorch's BatchNorm2d for a sequence: each time step is its own batch, since the lab encodes pose after pose.
 
     It differs from Keras's layer in two ways. The running variance averages unbiased variances. T time steps move the
     running statistics T times.
@@ -125,7 +125,7 @@ class BatchNorm(Part):
         self.running_variance = self.add_weight(shape=(channels,), initializer="ones", trainable=False, name="variance")
 
     def call(self, x, by_batch=False, update=False):
-        """Normalise x (T, B, H, W, C), by the statistics of each time step or by the running ones."""
+        """Normalise x (T, B, H, W, C), with the statistics of each time step or the running statistics."""
         mean, variance = self.running_mean, self.running_variance
         if by_batch:
             mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)  # (T, 1, 1, 1, C)
@@ -147,12 +147,12 @@ class BatchNorm(Part):
 
 @register
 class PoseEncoder(Part):
-    """The lab's Label_Encoder: (T, B, H, W, 3) -> (T, B, H, W, L). Its ``LeakyReLU(True)`` is the identity.
+    """The lab's Label_Encoder: (T, B, H, W, 3) -> (T, B, H, W, L). Its ``LeakyReLU(True)`` has slope 1: the identity.
 
     Args:
         outputs: number of channels L.
-        batch_norm: statistics that normalise poses outside training. ``"inference"``: the running ones. ``"train"``:
-            those of the batch, as in the lab's template, which never leaves training mode.
+        batch_norm: statistics that normalise poses outside training. ``"inference"``: running statistics. ``"train"``:
+            batch statistics, as in the lab's template, which never leaves training mode.
     """
 
     def __init__(self, outputs, batch_norm="inference", **kwargs):
@@ -227,7 +227,7 @@ class LabNetwork(Network):
         F_dim, L_dim, N_dim, D_out_dim: channels of frame features, pose features, latent map and fused features.
         batch_norm: ``"inference"`` or ``"train"``, the statistics that normalise poses outside training; see
             `PoseEncoder`.
-        **kwargs: of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
+        **kwargs: those of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
     """
 
     def __init__(self, F_dim=defaults.F_DIM, L_dim=defaults.L_DIM, N_dim=defaults.N_DIM, D_out_dim=defaults.D_OUT_DIM,

@@ -1,4 +1,4 @@
-"""The lab's test protocol: a film of each test sequence from one frame and its poses, and the submission file."""
+"""The lab's test protocol: a film of each test sequence from its first frame and its poses, and the submission file."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from cvae_tf.inference.exported_model import folder_of, newest_model, open_model
 def list_test_sequences(data_dir, split="test"):
     """List the sequences of a split by their folders, ``*_img/NAME`` and ``*_label/NAME``.
 
-    The first image of a sequence is the given frame. The first pose is the given frame's own, whatever its number, as
-    in the lab.
+    The first image of a sequence is the given frame. The first pose counts as the given frame's pose, whatever its
+    number, as in the lab.
 
     Returns:
         A list of (name, path of the given frame, paths of the poses), in the order of the sequences' numbers.
@@ -44,9 +44,9 @@ def predict_split(model=None, data_dir=None, split="test", out="predictions", cs
                   fps=20, scale=4, overwrite=False):
     """Generate every sequence of a split, and write its film ``pred_seqNAME.gif`` and the submission file.
 
-    Film and rows of a sequence begin with the given frame, which makes 630 rows for the lab's 630 poses. A row has its
-    ``id``, counted over all sequences, and the values of the frame from 0 to 255 in the order channel, height, width.
-    Unlike in the lab, values are clipped before they are rounded.
+    The film and the rows of a sequence begin with the given frame, so the lab's 630 poses give 630 rows. A row holds
+    its ``id``, counted over all sequences, and the frame's pixel values from 0 to 255 in the order channel, height,
+    width. Unlike in the lab, values are clipped before they are rounded.
 
     Args:
         model: folder of an exported model, or an `ExportedModel`; None: the newest in ``saved_models/``.
@@ -54,10 +54,10 @@ def predict_split(model=None, data_dir=None, split="test", out="predictions", cs
         split: ``"test"``, ``"val"``, or a folder that holds ``*_img`` and ``*_label``.
         out: folder of the films.
         csv: submission file; None: none is written.
-        seed: of the latents, from 0.
+        seed: seed of the latents, 0 or more.
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
         fps: frames per second, from 1 to 50.
-        scale: size of a frame's pixel in the film, from 1 to 32 pixels.
+        scale: width and height in the film of each frame pixel, from 1 to 32 pixels.
         overwrite: replace films and a submission file that the program did not make.
 
     Raises:
@@ -77,7 +77,7 @@ def predict_split(model=None, data_dir=None, split="test", out="predictions", cs
     for gif in gifs:
         check_writable(gif, "--out", overwrite)
     if csv is not None:
-        check_writable(csv, "--csv", overwrite)  # the table of any program looks like ours
+        check_writable(csv, "--csv", overwrite)  # any program's table looks like ours
     model = open_model(path, chosen=model is None)
     sequences = list_test_sequences(data_dir, split)
     size, films = (model.height, model.width), []

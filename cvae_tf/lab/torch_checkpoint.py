@@ -1,10 +1,10 @@
-"""Checkpoints of the lab's PyTorch template: to an exported model of `LabNetwork`, and back.
+"""Conversion of the lab's PyTorch checkpoints to exported models of `LabNetwork`, and back.
 
 A checkpoint is a dict with ``state_dict``, ``lr``, ``tfr`` and ``last_epoch``. Only this module needs PyTorch, which is
 not among the project's requirements.
 
-Tensor names follow the template's modules. Their parts are Sequentials, whose numbering counts activations and paddings
-too.
+Tensor names follow the template's modules. These are ``Sequential`` containers, whose numbering also counts
+activations and paddings.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ INNER = {ResidualBlock: (("conv1", "conv1"), ("conv2", "conv2"), ("skip", "skip"
          DepthConv: (("block.0.conv1.0", "conv1"), ("block.0.depth_conv", "depth_conv"), ("block.0.conv2", "conv2"),
                      ("block.0.adaptor", "adaptor")),
          ConvFFN: (("block.1.conv", "conv"), ("block.1.conv_out", "conv_out"))}
-SKIPPED = {"Gaussian_Predictor": 5}  # number of the template's LeakyReLU(True), the identity, which is no layer here
+SKIPPED = {"Gaussian_Predictor": 5}  # index of the template's LeakyReLU(True), an identity without a layer here
 COUNTER = "label_transformation.2.num_batches_tracked"
-# Width -> the template's tensor with so many elements; twice as many for N_dim, mean and log variance.
+# Width -> the template's tensor with as many elements; for N_dim twice as many (mean and log variance).
 WIDTHS = {"F_dim": ("frame_transformation.6.bias", defaults.F_DIM),
           "L_dim": ("label_transformation.4.conv2.bias", defaults.L_DIM),
           "N_dim": ("Gaussian_Predictor.6.bias", defaults.N_DIM),
           "D_out_dim": ("Decoder_Fusion.5.bias", defaults.D_OUT_DIM)}
 WIDEST = 4096
-SAFE_TORCH = (2, 10)  # the first version whose `torch.load` lets no file known so far run code
+SAFE_TORCH = (2, 10)  # the first version in which no known file makes `torch.load` run code
 LISTED = 12  # problems that an error message lists
 
 
@@ -77,7 +77,7 @@ def import_torch(checkpoint, out, batch_norm="train", frame_size=(32, 64), overw
                                      tfr=min(1.0, max(0.0, float(settings.get("tfr", 0.0)))),
                                      num_epoch=int(settings.get("last_epoch", 0)) + 1, lr_schedule="constant",
                                      tfr_d_step=0.0)
-        with tf.Graph().as_default():  # in which nothing is allocated: the shapes alone
+        with tf.Graph().as_default():  # checks the shapes without allocating weights
             check_state(LabNetwork(**widths), state)
         network = LabNetwork(**widths, batch_norm=batch_norm)
         load_state(network, state)
@@ -93,12 +93,12 @@ def export_torch(model, out, overwrite=False):
 
     Args:
         model: folder of the exported model.
-        out: file to write, such as ``epoch=70.ckpt``, whose name gives its epoch.
+        out: file to write, such as ``epoch=70.ckpt``; the name sets the epoch.
         overwrite: replace a file at ``out``.
 
     Returns:
-        The checkpoint's settings: ``lr`` and ``tfr`` of its epoch, and ``last_epoch``. Of a cosine schedule, ``lr`` is
-        the highest rate, since the template has no cosine.
+        The checkpoint's settings: ``lr`` and ``tfr`` of its epoch, and ``last_epoch``. For a cosine schedule, ``lr`` is
+        the highest rate, since the template has no such schedule.
 
     Raises:
         InputError: PyTorch is missing, the model is missing or not of the lab's network, or ``out`` exists already or
@@ -106,7 +106,7 @@ def export_torch(model, out, overwrite=False):
     """
     model, out = Path(model), Path(out)
     check_paths({"--model": model}, {"--out": out})
-    check_writable(out, "--out", overwrite, b"\0")  # as no checkpoint does: none is replaced unasked
+    check_writable(out, "--out", overwrite, b"\0")  # no checkpoint begins so: none is replaced unasked
     config = load_config(model / "config.json")
     if config.network != "lab":
         raise InputError(f"{model}: must be a model of network 'lab', the only one that the template loads, received "
@@ -137,12 +137,12 @@ def read_checkpoint(path):
     """Read a checkpoint; nothing in the file is executed.
 
     Returns:
-        ``(state, settings)``: its ``state_dict`` from name to array, without the ``module.`` that DataParallel puts
-        before each name; and those of ``lr``, ``tfr`` and ``last_epoch`` that the file holds as numbers.
+        ``(state, settings)``: its ``state_dict``, name -> array, without the prefix ``module.`` of DataParallel; and a
+        dict of those of ``lr``, ``tfr`` and ``last_epoch`` that the file holds as numbers.
 
     Raises:
-        InputError: PyTorch is missing or older than 2.10, or the file is missing, damaged, no checkpoint of the
-            template, asks for code to be run, or has tensors of more elements than it holds numbers.
+        InputError: PyTorch is missing or older than 2.10; or the file is missing, damaged, or not a checkpoint of the
+            template, asks for code to be run, or has tensors with more elements than stored numbers.
     """
     torch = _pytorch()
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
@@ -177,7 +177,7 @@ def read_checkpoint(path):
 
 
 def _check_archive(path):
-    """Refuse an archive that is compressed, which PyTorch's are not, or damaged, which PyTorch does not notice."""
+    """Reject archives that are compressed, unlike PyTorch's, or damaged, which PyTorch does not detect."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -227,7 +227,7 @@ def _layers(network):
 
 
 def tensors(network):
-    """The tensors of the template's ``state_dict``: (name, variable, axes) of each but the counter.
+    """Yield (name, variable, axes) of each tensor in the template's ``state_dict``, except the batch counter.
 
     ``transpose(variable, axes)`` has PyTorch's layout.
     """
@@ -240,7 +240,7 @@ def tensors(network):
                 yield f"{name}.{theirs}", getattr(layer, ours), (0,)
         else:
             kernel, bias = layer.weights
-            # Keras: height, width, in, out; of a depthwise kernel: height, width, channel, 1.
+            # Keras: height, width, in, out; depthwise kernels: height, width, channel, 1.
             yield f"{name}.weight", kernel, (2, 3, 0, 1) if "depth_conv" in name else (3, 2, 0, 1)
             yield f"{name}.bias", bias, (0,)
 
@@ -276,7 +276,7 @@ def load_state(network, state):
     """Put the weights of a ``state_dict``, name -> array, into a `LabNetwork`.
 
     Raises:
-        InputError: tensors are missing, unknown, of another shape or not finite. The network is unchanged then.
+        InputError: tensors are missing, unknown, of another shape or not finite. The network then stays unchanged.
     """
     check_state(network, state)
     for name, variable, axes in tensors(network):

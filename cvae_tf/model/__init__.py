@@ -1,6 +1,6 @@
-"""The method: a conditional VAE that predicts the next frame of a person from the frame before, a pose and a latent.
+"""The method: a conditional VAE that predicts the next frame of a person from the previous one, a pose and a latent z.
 
-Read `cvae` first. It uses a `network` (`unet` here, another in ``cvae_tf.lab``) through the time loop of `rollout`,
-with the terms of `losses`. `schedules` says how the weight of the KL term and the teacher forcing change over the
-epochs. Nothing here imports from the rest of the package.
+Read `cvae` first. It runs a `network` (`unet` here, or the one in ``cvae_tf.lab``) in the time loop of `rollout`
+and trains it on the terms of `losses`. `schedules` sets the weight of the KL term and the teacher-forcing ratio of each
+epoch. Nothing here imports from the rest of the package.
 """

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-# A table and not a division: graphs divide by a constant as they multiply by its inverse, which rounds differently.
+# A table instead of a division: a graph replaces the division by a constant with a multiplication by its inverse, which
+# rounds differently.
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
@@ -14,13 +15,14 @@ def as_float(images, name, rank):
     """Images as float32 in [0, 1].
 
     Args:
-        images: (..., H, W, 3) with ``rank`` axes, uint8, or floats in [0, 1]. NaN passes: training skips such a batch.
-        name: what the images are called in errors.
+        images: (..., H, W, 3) with ``rank`` axes, uint8, or floats in [0, 1]. NaN passes: training skips a batch with
+            NaN.
+        name: name of the images in error messages.
         rank: number of axes: 5 for clips (B, T, H, W, 3), 4 for frames (B, H, W, 3).
 
     Raises:
-        ValueError: another number of axes or channels, another type, or floats outside [0, 1]; while a graph runs,
-            the last one is a ``tf.errors.InvalidArgumentError``.
+        ValueError: the number of axes or channels or the type is wrong, or floats are outside [0, 1]. In a graph,
+            floats outside [0, 1] raise ``tf.errors.InvalidArgumentError`` instead.
     """
     images = tf.convert_to_tensor(images)
     axes = "(batch, time, height, width, 3)" if rank == 5 else "(batch, height, width, 3)"
@@ -44,7 +46,7 @@ def as_float(images, name, rank):
 
 @contextlib.contextmanager
 def range_errors():
-    """Turn the error of a graph in which `as_float` found floats outside [0, 1] into a ValueError."""
+    """Turn the error that `as_float` raises in a graph for floats outside [0, 1] into a ValueError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -58,13 +60,13 @@ def read(data):
     """Read a batch in any of the forms that `CVAE` takes.
 
     Returns:
-        ``(frames, poses, context)``: (B, T, H, W, 3) twice, and (B, H, W, 3), float32 in [0, 1].
+        ``(frames, poses, context)``: frames and poses (B, T, H, W, 3), context (B, H, W, 3); float32 in [0, 1].
 
     Raises:
-        ValueError: something is missing, has another rank, type or range, or sizes do not fit.
+        ValueError: an input is missing, or its rank, type, range or size is invalid.
     """
     while isinstance(data, (tuple, list)) and (len(data) == 1 or len(data) > 1 and data[-1] is None):
-        data = data[0] if len(data) == 1 else data[:-1]  # as Keras packs a batch without targets and weights
+        data = data[0] if len(data) == 1 else data[:-1]  # how Keras packs a batch without targets and weights
     if not isinstance(data, dict):
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise ValueError("the batch has an invalid structure; expected (frames, poses), or a dict of 'frames', "
@@ -91,7 +93,7 @@ def _describe(data):
 
 
 def in_tuples(x):
-    """A generator of dicts as one of tuples, which Keras takes; any other ``x`` as it is."""
+    """Turn a generator of dicts into a generator of tuples, which Keras takes; return any other ``x`` unchanged."""
     if not hasattr(x, "__next__"):
         return x
     return ((batch,) if isinstance(batch, dict) else batch for batch in x)

@@ -3,12 +3,13 @@
 Free running feeds each generated frame back as the next input. The latent z comes from the prior, or from the
 posterior, which has seen the target frame.
 
-The loss of a batch of clips of T frames (the reductions of the lab and the report):
+The loss of a batch of clips of T frames, with the reductions of the lab and the report:
 
     loss = sum_t mse_t + gdl * sum_t gd_t + beta * sum_t kl_t,   t = 1 .. T-1
 
-mse_t: mean over batch, pixels and channels, pixels in [0, 1]. gd_t: the same mean, of the squared error of the
-differences between neighbouring pixels (not in the lab). kl_t: nats, summed over the latent, mean over the batch.
+mse_t: squared error of pixels in [0, 1], mean over batch, pixels and channels. gd_t: the same mean of the squared error
+of the differences between neighbouring pixels (not in the lab). kl_t: KL divergence in nats, summed over the latent,
+mean over the batch.
 
 The methods of Keras, ``generate``, ``continue_film`` and ``reconstruct`` take clips as (B, T, H, W, 3). All other
 methods work with time as the first axis: (T, B, H, W, 3).
@@ -24,7 +25,7 @@ from cvae_tf.model.export import write
 from cvae_tf.model.network import dimensions, over_time
 from cvae_tf.model.rollout import in_chunks, rollout
 
-# Purposes of random numbers: a word of each seed, so that no two purposes share numbers.
+# Purposes of random numbers. The purpose is one word of each seed, so no two purposes share random numbers.
 POSTERIOR, FORCING = 1, 2
 
 
@@ -32,29 +33,30 @@ POSTERIOR, FORCING = 1, 2
 class CVAE(keras.Model):
     """Conditional VAE for video prediction.
 
-    ``fit``, ``evaluate`` and ``predict`` take batches of clips from a ``tf.data.Dataset``, NumPy arrays or a generator:
-    a dict of ``frames`` and ``poses`` (B, T, H, W, 3) and, if wanted, ``context`` (B, H, W, 3), or ``(frames, poses)``;
-    uint8, or floats in [0, 1]. Frame t and pose t show the same instant. The context frame is the clip's first unless
-    given. ``predict`` gives the films of ``call``.
+    ``fit``, ``evaluate`` and ``predict`` take batches of clips from a ``tf.data.Dataset``, NumPy arrays or a generator.
+    A batch is a tuple ``(frames, poses)``, or a dict of ``frames`` and ``poses`` (B, T, H, W, 3) and optionally
+    ``context`` (B, H, W, 3). All are uint8, or floats in [0, 1]. Frame t and pose t show the same instant. The context
+    frame, from which `UNet` copies the background, is the clip's first frame unless given. ``predict`` returns the
+    films of ``call``.
 
     Args:
         network: a `Network`.
         beta: weight of the KL divergence, per nat.
         teacher_forcing_ratio: probability, in [0, 1], that the input of a step is the true previous frame instead of
             the generated one.
-        teacher_forcing_draw: the unit of one random draw: ``"batch"``, ``"epoch"`` or ``"frame"``.
-        gradient_through_time: keep the gradient through fed-back frames; otherwise it stops there, as in the report.
+        teacher_forcing_draw: unit for which teacher forcing is drawn: ``"batch"``, ``"epoch"`` or ``"frame"``.
+        gradient_through_time: let the gradient flow through fed-back frames; else it stops there, as in the report.
         gdl: weight of `losses.gradient_difference`.
         clip_norm: global norm above which the gradients of a step are scaled down.
         chunk_length: number of time steps that run forward and backward as one batch. The gradient does not depend on
-            it; larger chunks need fewer operations and more memory. 0: the network's own choice. Without effect under
-            ``gradient_through_time``.
-        xla: compile the gradient of each chunk with XLA, with its time loop written out; T must be known.
-        seed: of all noise in training.
-        frame_size: height and width of the frames in pixels, for `export`; known from the first batch if not given.
+            this number; larger chunks need fewer operations and more memory. 0: the network's own choice. No effect
+            with ``gradient_through_time``.
+        xla: compile the gradient of each chunk with XLA, with the time loop unrolled; T must be static.
+        seed: seed of all random draws in training.
+        frame_size: (height, width) of the frames in pixels, for `export`; None: taken from the first batch.
 
-    ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are variables, which `EpochSchedules` sets; ``steps`` counts
-    batches, ``skipped`` those whose loss or gradient was not finite.
+    ``beta``, ``teacher_forcing_ratio`` and ``epoch`` are variables that `EpochSchedules` sets. ``steps`` counts
+    batches; ``skipped`` counts the batches whose loss or gradient was not finite.
     """
 
     def __init__(self, network, beta=defaults.BETA, teacher_forcing_ratio=defaults.TEACHER_FORCING_RATIO,
@@ -79,17 +81,17 @@ class CVAE(keras.Model):
     # ------------------------------------------------------------------ the Keras model
 
     def compile(self, optimizer="adamw", **kwargs):
-        """As in Keras, without ``loss`` and ``metrics``, which the model brings along. For XLA, see the constructor.
+        """As in Keras, but without ``loss`` and ``metrics``, which the model defines. For XLA, see the constructor.
 
         Raises:
             ValueError: ``loss`` or ``metrics`` is given.
         """
-        # The remapper fails on the gradient of a leaky ReLU of a sum, leaves the graph as it was, and logs an error.
+        # Grappler's remapper fails on the gradient of a leaky ReLU of a sum: it logs an error and changes nothing.
         tf.config.optimizer.set_experimental_options({"remapping": False})
         if kwargs.get("loss") is not None or kwargs.get("metrics") is not None:
             raise ValueError("compile() has an invalid argument; expected no loss and no metrics, which the model "
                              "brings along")
-        super().compile(optimizer, **kwargs | {"jit_compile": False})  # as a whole: XLA would change the noise
+        super().compile(optimizer, **kwargs | {"jit_compile": False})  # XLA on the whole step would change the noise
         self.optimizer.build(self.trainable_variables)
 
     def compile_from_config(self, config):
@@ -130,7 +132,7 @@ class CVAE(keras.Model):
         return sum(weight.value.shape.num_elements() for weight in self.network.trainable_weights)
 
     def call(self, inputs, training=False):
-        """One film of each clip, free running from the first frame, z from the prior with seed 0: (B, T-1, H, W, 3)."""
+        """A film of each clip, free running from the first frame with z from the prior, seed 0: (B, T-1, H, W, 3)."""
         frames, poses, context = self.unpack(inputs)
         film, _ = self._generate(context, frames[0], poses[1:], as_seed(0), 1.0, 0)
         return _swap_time(tf.clip_by_value(film, 0.0, 1.0))
@@ -139,10 +141,10 @@ class CVAE(keras.Model):
         return self(data)
 
     def unpack(self, data):
-        """A batch of clips as `batch.read` gives it, with time first and a size that the network can take.
+        """Read a batch of clips with `batch.read`, check the size of its frames, and make time the first axis.
 
         Returns:
-            ``(frames, poses, context)``: (T, B, H, W, 3) twice, and (B, H, W, 3), float32 in [0, 1].
+            ``(frames, poses, context)``: frames and poses (T, B, H, W, 3), context (B, H, W, 3); float32 in [0, 1].
 
         Raises:
             ValueError: the batch is invalid, or the network cannot take frames of its size.
@@ -159,7 +161,7 @@ class CVAE(keras.Model):
     # ------------------------------------------------------------------ the transition and its two sources of z
 
     def cell(self, context, prior_noise=False):
-        """The transition for `rollout` with an encoded context frame: previous, (pose_features, z) -> frame.
+        """The transition for `rollout` with an encoded context frame: ``cell(previous, (pose_features, z)) -> frame``.
 
         With ``prior_noise``, the inputs hold noise N(0, I) instead of z, and the cell makes z from the noise and the
         prior.
@@ -173,12 +175,12 @@ class CVAE(keras.Model):
         return step
 
     def posterior(self, frames, pose_features):
-        """q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
+        """Posterior q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
         network = self.network
         return losses.diagonal_normal(*network.predict_gaussian(network.gaussian_predictor, frames, pose_features))
 
     def prior(self, previous, pose_features, shape):
-        """p(z_t | x_{t-1}, p_t): N(0, I) of ``shape``, or learned, for the input frames (T, B, H, W, 3)."""
+        """The prior p(z_t | x_{t-1}, p_t): N(0, I) of ``shape``, or learned, given the input frames (T, B, H, W, 3)."""
         network = self.network
         if network.prior_predictor is None:
             return losses.standard_normal(shape)
@@ -187,16 +189,16 @@ class CVAE(keras.Model):
     # ------------------------------------------------------------------ training
 
     def train_step(self, data):
-        """One teacher-forced batch of clips, one optimiser step; skipped where loss or gradient is not finite."""
+        """One optimiser step on a batch of clips with teacher forcing; skipped if loss or gradient is not finite."""
         frames, poses, context = self.unpack(data)
-        scale = self.optimizer.scale_loss(1.0)  # 1, but for float16
+        scale = self.optimizer.scale_loss(1.0)  # 1, except in float16
         before = [tf.identity(variable) for variable in self.network.non_trainable_variables]
         terms, gradients = self._clip_gradient(frames, poses, context, scale)
         terms, gradients = self._mean_over_replicas(terms, [gradient / scale for gradient in gradients])
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(terms["loss"]) & tf.math.is_finite(norm)
         gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
-        rate = tf.identity(self.optimizer.learning_rate)  # before the update moves its schedule on
+        rate = tf.identity(self.optimizer.learning_rate)  # before the update advances its schedule
         self._update(finite, gradients, scale, before)
         self.steps.assign_add(1)
         for name, value in (terms | {"grad_norm": norm}).items():
@@ -206,7 +208,7 @@ class CVAE(keras.Model):
                 "skipped": tf.identity(self.skipped)}
 
     def _mean_over_replicas(self, *tensors):
-        """The means over all replicas of ``tf.distribute``, so that all of them clip and skip alike."""
+        """The means over all replicas of ``tf.distribute``, so that all replicas clip and skip alike."""
         context = tf.distribute.get_replica_context()
         count = context.num_replicas_in_sync
         if count == 1:
@@ -214,10 +216,10 @@ class CVAE(keras.Model):
         return tf.nest.map_structure(lambda x: x / count, context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
     def _update(self, finite, gradients, scale, statistics):
-        """Apply the gradients where all is ``finite``; else restore the network's ``statistics`` and count a skip.
+        """Apply the gradients if the step is ``finite``; else restore the network's ``statistics`` and count a skip.
 
-        The choice stands outside the replicas, since Keras's optimisers talk between replicas, and a ``tf.cond`` inside
-        a replica must not.
+        The ``tf.cond`` is outside the replicas. Keras's optimisers communicate between replicas, which is not allowed
+        in a ``tf.cond`` inside a replica.
         """
         # The optimiser divides by the scale and sums over replicas.
         factor = scale / tf.distribute.get_replica_context().num_replicas_in_sync
@@ -228,10 +230,10 @@ class CVAE(keras.Model):
 
         def skip(gradients, statistics):
             for variable, value in zip(self.network.non_trainable_variables, statistics, strict=True):
-                variable.assign(value)  # those of batch normalisation have moved in the forward pass
+                variable.assign(value)  # the forward pass has moved the batch normalisation statistics
             if tf.is_tensor(scale):
                 self.optimizer.apply([gradient * factor for gradient in gradients], self.trainable_variables)
-            # A loss-scaling optimiser skips by itself, and lowers the scale. The learning rate's schedule goes on.
+            # A loss-scaling optimiser skips the step itself and lowers the scale. The learning-rate schedule advances.
             inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
             inner.iterations.assign_add(1)
             self.skipped.assign_add(1)
@@ -246,15 +248,15 @@ class CVAE(keras.Model):
         tf.distribute.get_replica_context().merge_call(choose, args=(finite, gradients, statistics))
 
     def _clip_gradient(self, frames, poses, context, scale):
-        """The terms of the loss of a batch of clips, and the gradient of ``scale`` times the loss, by chunks of time.
+        """The loss terms of a batch of clips, and the gradient of ``scale`` times the loss, computed in chunks of time.
 
         Args:
-            frames, poses, context: as from `unpack`.
-            scale: factor of the gradient, so that small ones do not vanish in float16.
+            frames, poses, context: as returned by `unpack`.
+            scale: factor of the gradient, so that small gradients do not vanish in float16.
 
         Returns:
-            ``(terms, gradients)``: ``loss``, ``mse``, ``gd`` and ``kl`` by name, and a tensor for each trainable
-            variable.
+            ``(terms, gradients)``: a dict of ``loss``, ``mse``, ``gd`` and ``kl``, and one gradient for each
+            trainable variable.
         """
         length, clips, height, width, _ = dimensions(frames[1:])
         shape = length, clips, *self.network.latent_shape(height, width)
@@ -276,7 +278,7 @@ class CVAE(keras.Model):
         return in_chunks(add, length, chunk, frames[0], zeros, [tf.zeros_like(v) for v in self.trainable_variables])[1:]
 
     def _chunk_gradient(self, previous, chunk, context, scale):
-        """`_clip_gradient` of a chunk; also the last predicted frame, which is the ``previous`` of the next chunk."""
+        """The last predicted frame, which is ``previous`` for the next chunk, and `_clip_gradient` of this chunk."""
         with tf.GradientTape() as tape:
             predictions, kl = self.predict_chunk(previous, chunk, context, training=True)
             terms = self._loss_terms(chunk[1], predictions, kl)
@@ -285,7 +287,7 @@ class CVAE(keras.Model):
         return last, terms, tape.gradient(scaled, self.trainable_variables)
 
     def _loss_terms(self, frames, predictions, kl):
-        """The loss and its terms: sums over time of means over the batch, by name."""
+        """A dict of the loss and its terms, each summed over time and averaged over the batch."""
         mse, gd, kl = (tf.reduce_sum(tf.reduce_mean(term, axis=1)) for term in (
             losses.squared_error(frames, predictions), losses.gradient_difference(frames, predictions), kl))
         return {"loss": mse + self.gdl * gd + self.beta * kl, "mse": mse, "gd": gd, "kl": kl}
@@ -294,7 +296,7 @@ class CVAE(keras.Model):
         """Predict frames with z from the posterior, under teacher forcing.
 
         Args:
-            before: (B, H, W, 3), the generated frame before the first; for a clip, its true frame 0.
+            before: (B, H, W, 3), the generated frame before the chunk; at the start of a clip, its true frame 0.
             chunk: T consecutive time steps, each a tensor (T, B, ...): the true previous frames, the true frames,
                 poses, the posterior's noise, and the teacher-forcing mask.
             context: (B, H, W, 3), the context frame.
@@ -317,12 +319,13 @@ class CVAE(keras.Model):
             predictions = rollout(cell, before, inputs, true_previous, mask, unrolled=self.xla)
             previous = fed(predictions[:-1])
         else:
-            # With the gradient stopped at fed-back frames, all inputs can be generated first, without a gradient, and
-            # all steps can then run as one batch: the same loss and gradient as step by step, but faster.
+            # The gradient stops at fed-back frames, so all inputs are generated first, without a gradient. All steps
+            # then run as one batch. Loss and gradient are the same as step by step, but this is faster.
             def feed_back():
                 if targets.shape[0] == 1:
                     return fed(targets[:0])
-                # A loop over no steps, the last chunk's if it has one, needs to know the shape of a frame.
+                # The last frame is not fed back. A last chunk of one step thus makes a loop over no steps, which is
+                # possible only if the shape of a frame is known.
                 end = -1 if before.shape.is_fully_defined() else None
                 earlier = tf.nest.map_structure(lambda x: x[:end], (inputs, true_previous, mask))
                 return fed(rollout(cell, before, *earlier, unrolled=self.xla)[:tf.shape(targets)[0] - 1])
@@ -334,7 +337,7 @@ class CVAE(keras.Model):
         return predictions, losses.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(noise)))
 
     def draw_teacher_forcing(self, shape):
-        """Draw the teacher-forcing mask, (T-1, B) bool: which steps get the true previous frame."""
+        """Draw the teacher-forcing mask, (T-1, B) bool: true where a step gets the true previous frame."""
         key = self.epoch if self.teacher_forcing_draw == "epoch" else self.steps
         draws = tf.random.stateless_uniform(shape if self.teacher_forcing_draw == "frame" else (),
                                             self._key(FORCING, key))
@@ -350,7 +353,7 @@ class CVAE(keras.Model):
     # ------------------------------------------------------------------ free running
 
     def test_step(self, data):
-        """Free running: the loss terms with z from the posterior, and the PSNR in dB with z from either distribution.
+        """Evaluate free running: loss terms with z from the posterior, and PSNR in dB with z from prior and posterior.
 
         ``psnr_prior`` scores a prediction. ``psnr_posterior`` does not: the posterior has seen each target frame.
         """
@@ -368,33 +371,33 @@ class CVAE(keras.Model):
         """Free running with z from the prior.
 
         Args:
-            first_frame: (B, H, W, 3), uint8, or floats in [0, 1]; also the context frame.
-            poses: (B, T, H, W, 3), likewise, of the frames to generate.
-            seed: an integer, or two as a tensor (2,) int32. The same seed gives the same film, alone or in a batch; all
-                films of a batch have the same noise.
-            temperature: factor of the noise about the prior's mean; 0 gives the film of the prior's mean.
+            first_frame: (B, H, W, 3), uint8, or floats in [0, 1]; it is also the context frame.
+            poses: (B, T, H, W, 3), uint8, or floats in [0, 1]: the poses of the frames to generate.
+            seed: an integer, or a tensor (2,) int32. The same seed gives the same film, alone or in a batch; all films
+                of a batch have the same noise.
+            temperature: factor of the deviation of z from the prior's mean; 0: z is the prior's mean.
 
         Returns:
-            (B, T, H, W, 3) float32 in [0, 1], the frame of each pose in turn.
+            (B, T, H, W, 3) float32 in [0, 1], one frame for each pose.
 
         Raises:
-            ValueError: a rank, type, range or size does not fit.
+            ValueError: the rank, type, range or size of an input is invalid.
         """
         return self.continue_film(first_frame, None, poses, seed, temperature)[0]
 
     def continue_film(self, context_frame, previous, poses, seed=0, temperature=1.0, start=0):
-        """`generate` from the middle of a film: in parts, films of any length take constant memory.
+        """Generate the next part of a film, as `generate` does. In parts, films of any length take constant memory.
 
         Args:
             context_frame: (B, H, W, 3), the first frame of the film.
-            previous: (B, H, W, 3) float32, the ``last`` of the part before; None at the start of a film.
-            poses: (B, T, H, W, 3), of the frames to generate.
+            previous: (B, H, W, 3) float32, the ``last`` that the previous part returned; None at the start of a film.
+            poses: (B, T, H, W, 3), the poses of the frames to generate.
             seed, temperature: as for `generate`.
             start: number of frames generated before, a multiple of `GENERATION_CHUNK`.
 
         Returns:
-            ``(frames, last)``: (B, T, H, W, 3) in [0, 1], equal to those of a film generated at once; and (B, H, W, 3),
-            the last of them as it is fed back, not clipped.
+            ``(frames, last)``: frames (B, T, H, W, 3) in [0, 1], equal to those of a film generated at once; and the
+            last frame (B, H, W, 3), not clipped, to be fed back.
         """
         context, poses = as_float(context_frame, "the first frame", 4), as_float(poses, "poses", 5)
         if not context.shape.is_compatible_with(poses[:, 0].shape):
@@ -425,16 +428,16 @@ class CVAE(keras.Model):
         return films.concat(), last
 
     def reconstruct(self, frames, poses, seed=0):
-        """Free running with z from the posterior, which has seen each target frame: no prediction score.
+        """Free running with z from the posterior. It has seen each target frame, so the result is no prediction.
 
         Args:
-            frames, poses: (B, T, H, W, 3), uint8, or floats in [0, 1]. Only the first frame is fed; z is inferred from
-                the others.
+            frames, poses: (B, T, H, W, 3), uint8, or floats in [0, 1]. Only the first frame is fed to the
+                transition; z is inferred from the others.
             seed: as for `generate`.
 
         Returns:
-            ``(predictions, kl, mean)``: (B, T-1, H, W, 3) in [0, 1], of frames 1 to T-1; (B, T-1) in nats; and the
-            posterior's mean, (B, T-1, h, w, c).
+            ``(predictions, kl, mean)``: predictions (B, T-1, H, W, 3) in [0, 1] of frames 1 to T-1; KL divergence
+            (B, T-1) in nats; and the posterior's mean (B, T-1, h, w, c).
         """
         frames, poses, context = self.unpack((frames, poses))
         predictions, kl, mean = self._reconstruct(frames, poses, context, as_seed(seed))
@@ -458,16 +461,16 @@ class CVAE(keras.Model):
 
 
 def as_seed(seed):
-    """A seed as TensorFlow's stateless operations take it: (2,) int32; an integer k is the pair (0, k)."""
+    """Convert a seed to (2,) int32, as TensorFlow's stateless operations take it; an integer k becomes (0, k)."""
     seed = tf.convert_to_tensor(seed, tf.int32)
     return seed if seed.shape.rank == 1 else tf.stack([0, seed])
 
 
 def _swap_time(frames):
-    """(B, T, ...) <-> (T, B, ...)."""
+    """Swap the first two axes: (B, T, ...) <-> (T, B, ...)."""
     return tf.transpose(frames, [1, 0, *range(2, len(frames.shape))])
 
 
 def _nothing(_):
-    """For `tf.cond`, whose branches must return the same."""
+    """A common result for the branches of a `tf.cond`, which must return the same structure."""
     return tf.constant(0)

@@ -10,23 +10,23 @@ from cvae_tf.model.network import weights_by_path
 
 
 def write(model, path, frame_size=None):
-    """Write a `CVAE` as a SavedModel folder at ``path``, computing in float32, with ``model.json`` in it.
+    """Write a `CVAE` as a SavedModel folder at ``path``. It computes in float32 and contains a ``model.json``.
 
-    Signatures, with B and T free and H and W those of the training:
+    Signatures, with B and T free, and H and W fixed to the frame size:
 
     - ``generate``, also ``serving_default``: ``first_frame`` (B, H, W, 3), ``poses`` (B, T, H, W, 3), ``seed`` (2,)
-      int32, ``temperature`` () -> ``frames`` (B, T, H, W, 3), the frame of each pose in turn, z from the prior.
-    - ``continue``: the same from the middle of a film, as `CVAE.continue_film`: ``context_frame`` and ``before``
-      instead of ``first_frame``, and ``start`` () int32 -> ``frames`` and ``last``.
+      int32, ``temperature`` () -> ``frames`` (B, T, H, W, 3), one frame for each pose, with z from the prior.
+    - ``continue``: ``generate`` from the middle of a film, as `CVAE.continue_film`. The inputs ``context_frame`` and
+      ``before`` replace ``first_frame``, and ``start`` () int32 is added -> ``frames`` and ``last``.
     - ``reconstruct``: ``frames`` and ``poses`` (B, T, H, W, 3) -> ``frames`` (B, T-1, H, W, 3), frames 1 to T-1 with z
-      from the posterior, which has seen them, ``kl`` (B, T-1) in nats, and ``mean`` (B, T-1, h, w, c), the posterior's.
+      from the posterior, which has seen them; ``kl`` (B, T-1) in nats; and the posterior's ``mean`` (B, T-1, h, w, c).
 
     Frames and poses are float32 in [0, 1].
 
     Args:
         model: a `CVAE`.
-        path: of the folder.
-        frame_size: height and width in pixels; None: that of the frames that the model has seen.
+        path: path of the folder.
+        frame_size: (height, width) in pixels; None: the size of the frames that the model has seen.
 
     Raises:
         ValueError: the model has seen no frames, and no size is given; or the network cannot take that size.
@@ -64,7 +64,7 @@ def write(model, path, frame_size=None):
 
 
 def _in_float32(model):
-    """The model itself, or one of the same weights that computes in float32: a CPU is slow in 16 bits."""
+    """The model itself if it computes in float32, else a copy that does: a CPU is slow in 16 bits."""
     network = model.network
     if network.dtype_policy.name == "float32":
         return model

@@ -1,4 +1,4 @@
-"""The terms of the evidence lower bound: distributions of the latent, their KL divergence, and errors of frames.
+"""The terms of the evidence lower bound: distributions of the latent, their KL divergence, and frame errors.
 
 Sohn et al., 2015 (conditional VAE); Kingma and Welling, 2014, arXiv:1312.6114 (reparameterisation). No other module
 imports TensorFlow Probability.
@@ -30,24 +30,24 @@ def kl_divergence(posterior, prior):
         posterior, prior: tfp Normals of batch shape (T, B, h, w, c).
 
     Returns:
-        (T, B) float32: the sum over the latent (h, w, c), not the mean, as in the lab.
+        (T, B) float32: as in the lab, the sum over the latent (h, w, c), not the mean.
     """
     return tf.reduce_sum(tfd.kl_divergence(posterior, prior), axis=[-3, -2, -1])
 
 
 def squared_error(frames, predictions):
-    """Mean squared error per frame, pixels in [0, 1]: (T, B, H, W, 3) twice -> (T, B), mean over H, W and channels."""
+    """Mean squared error of each frame over H, W and channels: two of (T, B, H, W, 3) in [0, 1] -> (T, B)."""
     return tf.reduce_mean(tf.square(tf.cast(predictions, tf.float32) - frames), axis=[-3, -2, -1])
 
 
 def gradient_difference(frames, predictions):
     """Mean squared error of the differences between neighbouring pixels, across and down, per frame.
 
-    The gradient difference loss of Mathieu et al., 2016, arXiv:1511.05440, with exponent 2. Most of a frame's squared
-    error is coarse. This loss sees the fine errors, so that the network learns edges sooner.
+    The gradient difference loss of Mathieu et al., 2016, arXiv:1511.05440, with exponent 2. Coarse errors make up
+    most of a frame's squared error. This loss stresses fine errors, so the network learns edges sooner.
 
     Returns:
-        (T, B) float32: the sum of the means over both directions.
+        (T, B) float32: the mean for each direction, summed over both directions.
     """
     error = tf.cast(predictions, tf.float32) - frames
     across, down = error[..., 1:, :] - error[..., :-1, :], error[..., 1:, :, :] - error[..., :-1, :, :]
@@ -55,10 +55,10 @@ def gradient_difference(frames, predictions):
 
 
 def psnr(frames, predictions):
-    """Peak signal-to-noise ratio per frame in dB against a peak of 1, predictions clipped to [0, 1].
+    """Peak signal-to-noise ratio per frame in dB for a peak of 1, with predictions clipped to [0, 1].
 
     Returns:
-        (T, B) float32 for (T, B, H, W, 3) twice; `HIGHEST_PSNR` at most.
+        (T, B) float32 for two inputs (T, B, H, W, 3); at most `HIGHEST_PSNR`.
     """
     error = squared_error(frames, tf.clip_by_value(predictions, 0.0, 1.0))
     return tf.minimum(HIGHEST_PSNR, -10 / tf.math.log(10.0) * tf.math.log(tf.maximum(error, 1e-30)))

@@ -1,4 +1,4 @@
-"""The interface of the networks: the report's five parts, and the ways in which a model uses them.
+"""The interface of the networks: the report's five parts, and the methods through which a model uses them.
 
 A network is the conditional VAE of one time step. Time is the first axis of every sequence here: (T, B, ...).
 """
@@ -14,16 +14,16 @@ def dimensions(tensor):
 
 
 def over_time(function, *sequences):
-    """Apply ``function`` to nested structures ("nests") of (T, B, ...) tensors, time and batch joined to one axis."""
+    """Apply ``function`` to nested structures ("nests") of (T, B, ...) tensors, with time and batch as one axis."""
     time, batch = dimensions(tf.nest.flatten(sequences[0])[0])[:2]
     outputs = function(*tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *dimensions(x)[2:]]), sequences))
     return tf.nest.map_structure(lambda x: tf.reshape(x, [time, batch, *dimensions(x)[1:]]), outputs)
 
 
 def weights_by_path(layer):
-    """The variables of a layer by their place in it, such as ``frame_encoder/downs/0/kernel``.
+    """The variables of a layer by their path, such as ``frame_encoder/downs/0/kernel``.
 
-    The path names attributes, so it does not depend on the order in which layers were made, as Keras's own names do.
+    A path consists of attribute names. Unlike Keras's own names, it does not depend on the order of layer creation.
 
     Returns:
         A dict from path to variable.
@@ -41,16 +41,16 @@ def weights_by_path(layer):
 
 
 class Part(keras.layers.Layer):
-    """Base of the layers of a network: one that is made of other layers, which make their weights at the first call."""
+    """Base of the composite layers of a network. Their inner layers create their weights at the first call."""
 
     def build(self, *shapes):
-        """Nothing. Otherwise Keras would trace every layer that holds others once more for each level of nesting."""
+        """Do nothing. Otherwise Keras would trace each composite layer once more for each level of nesting."""
 
 
 class Network(keras.layers.Layer):
-    """Base of `UNet` and the lab's network. A network has all of its weights as soon as it is made.
+    """Base of `UNet` and the lab's network. A network has all its weights once constructed.
 
-    A subclass makes the five parts of the report, under these names (in brackets the lab's), and then calls
+    A subclass creates the five parts of the report under these names (the lab's names in brackets), then calls
     `make_weights`:
 
     - ``frame_encoder`` (frame_transformation): a frame to features
@@ -58,11 +58,12 @@ class Network(keras.layers.Layer):
     - ``gaussian_predictor`` (Gaussian_Predictor): features of frame t and of pose t to the mean and the log variance
       of the posterior q(z_t | x_t, p_t)
     - ``decoder_fusion`` (Decoder_Fusion): features of frame t-1 and pose t, and z_t, to one feature map, or to one
-      at each of several sizes
+      feature map at each of several scales
     - ``generator`` (Generator): the fused features to frame t
 
-    A subclass may also make a ``prior_predictor``, like the ``gaussian_predictor``, but of frame t-1: a learned prior
-    p(z_t | x_{t-1}, p_t) in the place of N(0, I) (SVG-LP: Denton and Fergus, 2018, arXiv:1802.07687, without its LSTM).
+    A subclass may also create a ``prior_predictor``. It is like the ``gaussian_predictor``, but its frame is t-1.
+    It gives a learned prior p(z_t | x_{t-1}, p_t) instead of N(0, I) (SVG-LP: Denton and Fergus, 2018,
+    arXiv:1802.07687, without its LSTM).
 
     Frames and poses are (..., H, W, 3) float32 in [0, 1].
     """
@@ -78,15 +79,15 @@ class Network(keras.layers.Layer):
         raise NotImplementedError("latent_shape(height, width) -> (h, w, c)")
 
     def encode_context(self, frame):
-        """The part of `transition` that depends on the context frame (B, H, W, 3) alone: a nest, once a rollout."""
+        """The terms of `transition` from the context frame (B, H, W, 3) alone: a nest, computed once per rollout."""
         raise NotImplementedError("encode_context(frame) -> nest")
 
     def decode(self, frame_features, pose_features, z, context):
-        """Decoder fusion and generator: to the next frame (B, H, W, 3)."""
+        """Apply decoder fusion and generator: the next frame (B, H, W, 3)."""
         raise NotImplementedError("decode(frame_features, pose_features, z, context) -> frame")
 
     def encode_poses(self, poses, training=False):
-        """(T, B, H, W, 3) -> a nest of features (T, B, ...), all time steps in one batch."""
+        """Encode poses (T, B, H, W, 3) into a nest of features (T, B, ...), all time steps in one batch."""
         return over_time(lambda pose: self.pose_encoder(pose, training=training), poses)
 
     def with_context(self, pose_features, context):
@@ -94,24 +95,24 @@ class Network(keras.layers.Layer):
         return pose_features
 
     def predict_gaussian(self, predictor, frames, pose_features):
-        """Mean and log variance of z, each (T, B, h, w, c), by the ``gaussian_predictor`` or the ``prior_predictor``.
+        """Predict the mean and the log variance of z, each (T, B, h, w, c).
 
         Args:
-            predictor: one of the two.
-            frames: (T, B, H, W, 3): the frame of each time step for the posterior, the one before it for the prior.
-            pose_features: of the poses of the time steps, from `encode_poses`.
+            predictor: the ``gaussian_predictor`` or the ``prior_predictor``.
+            frames: (T, B, H, W, 3): the frame of each time step for the posterior, the previous frame for the prior.
+            pose_features: result of `encode_poses` for the same time steps.
         """
         return over_time(lambda frame, pose: predictor(self.frame_encoder(frame), pose), frames, pose_features)
 
     def transition(self, previous, pose_features, z, context):
         """The transition cell: previous frame (B, H, W, 3), pose, z -> next frame (B, H, W, 3).
 
-        ``pose_features`` are those of `with_context` at one time, ``context`` is the result of `encode_context`.
+        ``pose_features`` is one time step of the result of `with_context`, and ``context`` that of `encode_context`.
         """
         return self.decode(self.frame_encoder(previous), pose_features, z, context)
 
     def call(self, previous_frame, pose, z, context_frame):
-        """One time step from plain images, each (B, H, W, 3), and z (B, h, w, c): the next frame (B, H, W, 3)."""
+        """Predict the next frame (B, H, W, 3) from three images, each (B, H, W, 3), and z (B, h, w, c)."""
         context = self.encode_context(context_frame)
         pose_features = self.with_context(self.encode_poses(pose[None]), context)
         return self.transition(previous_frame, tf.nest.map_structure(lambda x: x[0], pose_features), z, context)
@@ -121,7 +122,7 @@ class Network(keras.layers.Layer):
         return 16
 
     def make_weights(self):
-        """Make all weights. They do not depend on the size of the frames."""
+        """Create all weights. They do not depend on the size of the frames."""
         frames = tf.zeros((1, 1, 16, 16, 3))
         pose_features = self.encode_poses(frames)
         for predictor in (self.gaussian_predictor, self.prior_predictor):
@@ -135,13 +136,13 @@ class Network(keras.layers.Layer):
         return weights_by_path(self)
 
     def build(self, *shapes):
-        """Nothing: `make_weights` has made all weights."""
+        """Do nothing: `make_weights` has created all weights."""
 
     def check_size(self, height, width):
-        """Refuse frames of a size in pixels that the network cannot take; None stands for an unknown size.
+        """Check that the network can take frames of this size in pixels; None: unknown.
 
         Raises:
-            ValueError: a size is no multiple of ``multiple``.
+            ValueError: a size is not a multiple of ``multiple``.
         """
         if any(size is not None and size % self.multiple for size in (height, width)):
             raise ValueError(f"frames have an invalid size for {type(self).__name__}; expected a height and width that "

@@ -1,6 +1,6 @@
 """The time loop. Training, validation and generation all run through `rollout`; there is no other loop over frames.
 
-`in_chunks` is the loop around it, where the activations of a whole clip or film would not fit into memory.
+`in_chunks` runs it chunk by chunk, where the activations of a whole clip or film would not fit into memory.
 """
 
 import tensorflow as tf
@@ -12,11 +12,11 @@ def rollout(cell, first_frame, inputs, true_previous=None, teacher_forcing_mask=
     Args:
         cell: the transition, ``cell(previous_frame, inputs_t) -> frame``: (B, H, W, 3) to (B, H, W, 3).
         first_frame: (B, H, W, 3), the input of the first step.
-        inputs: a nest of tensors (T, B, ...); the cell gets their slices at each time.
+        inputs: a nest of tensors (T, B, ...); at each step, the cell gets their slices.
         true_previous: (T, B, H, W, 3), the true frame before each frame to predict. Only needed with a mask.
-        teacher_forcing_mask: (T, B) bool. Where true, the input of the step is the true frame before instead of the
-            generated one. None: free running.
-        unrolled: write the loop out, step after step, in the graph: for XLA, whose loops are slow. T must be known.
+        teacher_forcing_mask: (T, B) bool. Where true, the input of the step is the true previous frame instead
+            of the generated one. None: free running.
+        unrolled: unroll the loop in the graph, for XLA, whose loops are slow. T must be static.
 
     Returns:
         (T, B, H, W, 3), the T generated frames; ``first_frame`` is not among them.

@@ -1,21 +1,21 @@
 """Schedules over the epochs: KL weight beta and teacher-forcing ratio. Plain Python, no TensorFlow.
 
-Tables of beta are those of the report, after cyclical annealing (Fu et al., 2019, arXiv:1903.10145).
+The tables of beta are the report's. They follow cyclical annealing (Fu et al., 2019, arXiv:1903.10145).
 """
 
 KL_ANNEAL_TYPES = ("Cyclical", "Monotonic", "WithoutKL")
-MILESTONES = (2, 5)  # epochs of the lab's template, each of which divides the learning rate by 10
+MILESTONES = (2, 5)  # epochs at which the lab's template divides the learning rate by 10
 
 
 def cyclical(num_epoch, cycles, stop, start=0):
-    """KL weight of each epoch that climbs from 0 towards ``stop`` once in each cycle.
+    """Table of the KL weight beta by epoch; beta climbs from 0 towards ``stop`` once in each cycle.
 
     As in the report, beta is summed up step by step, so a climb ends just below ``stop``.
 
     Args:
-        num_epoch: length of the table.
+        num_epoch: number of epochs.
         cycles: number of climbs after ``start``.
-        stop: upper end of beta, per nat.
+        stop: upper limit of beta, per nat.
         start: number of epochs before the first cycle, with beta 0. Not in the lab.
 
     Returns:
@@ -37,20 +37,20 @@ def cyclical(num_epoch, cycles, stop, start=0):
 
 
 def monotonic(num_epoch, stop, start=0):
-    """KL weight of each epoch that climbs once, over all epochs; arguments and result as in `cyclical`."""
+    """Table of the KL weight, which climbs once over all epochs; arguments and result as in `cyclical`."""
     return cyclical(num_epoch, 1, stop, start)
 
 
 def constant(num_epoch, stop, start=0):
-    """KL weight ``stop`` in each epoch from ``start`` on, and 0 before; arguments and result as in `cyclical`."""
+    """Table of the KL weight: ``stop`` from epoch ``start`` on, and 0 before; arguments and result as in `cyclical`."""
     return [0.0] * min(start, num_epoch) + [float(stop)] * (num_epoch - start)
 
 
 def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
-    """The table of one of `KL_ANNEAL_TYPES`: `cyclical`, `monotonic`, or `constant` for the report's ``WithoutKL``.
+    """The table for one of `KL_ANNEAL_TYPES`: `cyclical`, `monotonic`, or `constant` for the report's ``WithoutKL``.
 
     Raises:
-        ValueError: ``kl_anneal_type`` is not among them.
+        ValueError: ``kl_anneal_type`` is not one of `KL_ANNEAL_TYPES`.
     """
     if kl_anneal_type not in KL_ANNEAL_TYPES:
         raise ValueError(f"kl_anneal_type is invalid; expected one of {KL_ANNEAL_TYPES}, received {kl_anneal_type!r}")
@@ -60,7 +60,7 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
 
 
 def linear_decay(initial, first_epoch, step):
-    """Teacher-forcing ratio that falls by ``step`` an epoch, to 0 at the lowest.
+    """Teacher-forcing ratio that falls by ``step`` per epoch, down to 0.
 
     Args:
         initial: ratio before ``first_epoch``, in [0, 1].
@@ -68,7 +68,7 @@ def linear_decay(initial, first_epoch, step):
         step: fall per epoch, the lab's ``tfr_d_step``.
 
     Returns:
-        A function of the epoch.
+        A function from the epoch (0, 1, ...) to the ratio.
     """
     return lambda epoch: max(0.0, initial - step * max(0, epoch - first_epoch + 1))
 

@@ -1,4 +1,4 @@
-"""The efficient network: features at 1/2, 1/4 and 1/8 of the frame, a latent vector, a U-Net that composes.
+"""The efficient network: a U-Net with features at 1/2, 1/4 and 1/8 of the frame size and a latent vector.
 
 The next frame is ``(1 - m) * context_frame + m * rgb`` with a predicted mask m. The static parts of a frame are copied
 from the context frame at every step, so the background cannot drift, however long the rollout.
@@ -14,7 +14,7 @@ register = keras.saving.register_keras_serializable("cvae_tf")
 
 
 def _conv(channels, kernel=3, share=1.0, **kwargs):
-    """A convolution with the initial weights of He et al., 2015; ``share``: its part of a sum of convolutions."""
+    """A convolution with the initial weights of He et al., 2015; ``share``: its share in a sum of convolutions."""
     initializer = keras.initializers.VarianceScaling(2 * share, "fan_in", "truncated_normal")
     return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer=initializer, **kwargs)
 
@@ -25,10 +25,10 @@ def _zero_conv(channels, kernel, **kwargs):
 
 
 def _centred(image):
-    """An image without its mean: (B, H, W, 3) to about unit deviation.
+    """Subtract the mean of each image (B, H, W, 3) and scale it to about unit standard deviation.
 
-    A drawn pose is mostly paper. Left in, that constant drowns the thin limbs, and the training may stay at copying the
-    context frame for ever; without it, the same training learns the person within a hundred steps.
+    A drawn pose is mostly background. With this constant, the thin limbs are drowned out, and the network may go on
+    copying the context frame for ever. Without it, the same training learns the person within a hundred steps.
     """
     return 4 * (image - tf.reduce_mean(image, axis=[1, 2], keepdims=True))
 
@@ -51,7 +51,7 @@ class Encoder(Part):
     """An image (B, H, W, 3) -> its features at 1/2, 1/4 and 1/8 of its size: (width, 2 width, 3 width) channels."""
 
     def __init__(self, width, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # centres in float32 in mixed precision too
+        super().__init__(autocast=False, **kwargs)  # centred in float32, even in mixed precision
         policy = self.dtype_policy.name
         self.downs = [_conv(width * scale, strides=2, dtype=policy) for scale in (1, 2, 3)]
         self.block = ResidualBlock(3 * width, dtype=policy)
@@ -67,14 +67,14 @@ class Encoder(Part):
 class GaussianPredictor(Part):
     """Features of a frame and its pose -> mean and log variance of the latent, each (B, 1, 1, N).
 
-    The latent is one vector for the whole frame. The cells of a map would be drawn independently, and paint one shirt
-    in three colours. Features are reduced by their maximum over the frame, not their mean, since a detail that the pose
-    leaves open may fill few pixels; and at each scale, since a colour is plain to see in the features at 1/2 before any
-    training, and largely lost in those at 1/8.
+    The latent is one vector for the whole frame. The cells of a latent map would be sampled independently, and paint
+    one shirt in three colours. Features are max-pooled over the frame, not averaged, since a detail that the pose does
+    not determine may fill few pixels. They are pooled at each scale: before any training, the features at 1/2 show a
+    colour clearly, and the features at 1/8 have largely lost it.
 
-    The Gaussian starts at N(0, I), so that the KL divergence starts at 0. With ``narrow``, its means differ between
-    frames by about 1 at first, and its deviation is 0.05. A decoder that gets noise as z at first learns to ignore z,
-    long before it could learn the details that the pose leaves open.
+    By default the Gaussian starts at N(0, I), so that the KL divergence starts at 0. With ``narrow``, it starts with
+    means that differ between frames by about 1, and a standard deviation of 0.05. A decoder whose z is noise at first
+    learns to ignore z, long before it could learn the details that the pose does not determine.
     """
 
     def __init__(self, width, latents, narrow=False, **kwargs):
@@ -95,7 +95,7 @@ class GaussianPredictor(Part):
 
 @register
 class PixelShuffleUp(Part):
-    """Twice the size: a 1x1 convolution to four times the channels, laid out as 2x2 pixels."""
+    """Upsample by 2: a 1x1 convolution to four times the channels, rearranged as 2x2 pixels."""
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
@@ -107,12 +107,12 @@ class PixelShuffleUp(Part):
 
 @register
 class ConcatConv(Part):
-    """A 3x3 convolution of three concatenated inputs: features in motion, the pose, and the context frame.
+    """A 3x3 convolution of three concatenated inputs: features of the current step, the pose, and the context frame.
 
     It is computed as the sum of three convolutions, because two of them need no generated frame: ``pose`` runs once for
     all time steps and ``context`` once for a film. Only ``call`` is left for the time loop. Its second argument is the
-    sum of the other two: TensorFlow adds three terms in an order that depends on timing, and a continued run would
-    differ in the last bits.
+    sum of the pose and context terms. TensorFlow would add three separate terms in an order that depends on timing, and
+    a resumed run would differ in the last bits.
     """
 
     def __init__(self, channels, shares=(0.5, 0.25, 0.25), **kwargs):
@@ -128,11 +128,11 @@ class ConcatConv(Part):
 
 @register
 class DecoderFusion(Part):
-    """Features of the previous frame, z, and the conditioning on pose and context, fused from 1/8 to 1/2 of the size.
+    """Features of the previous frame, z, and the conditioning on pose and context, fused from 1/8 to 1/2 size.
 
     z also scales the channels at each scale (FiLM: Perez et al., 2018, arXiv:1709.07871). If z were only added, the
-    network would have to learn through nonlinearities where a colour belongs. As a factor, z acts where a channel that
-    knows the shirt is active.
+    network would have to learn through nonlinearities where a colour belongs. As a factor, z acts where a channel,
+    such as one that detects the shirt, is active.
     """
 
     def __init__(self, width, **kwargs):
@@ -144,7 +144,7 @@ class DecoderFusion(Part):
         self.gains = [_zero_conv(width * scale, 1, use_bias=False, dtype=policy) for scale in (3, 2, 1)]
 
     def call(self, frame_features, conditioning, z):
-        x, levels = z + tf.zeros_like(frame_features[-1][..., :1]), []  # the same z everywhere
+        x, levels = z + tf.zeros_like(frame_features[-1][..., :1]), []  # the same z at all positions
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
                 x = self.ups[level - 1](x)
@@ -156,11 +156,11 @@ class DecoderFusion(Part):
 
 @register
 class MultiScaleHead(Part):
-    """The output as the feature maps at 1/8, 1/4 and 1/2 give it, each added to the one before: (B, H, W, channels).
+    """The output (B, H, W, channels), built up from the feature maps at 1/8, 1/4 and 1/2 in turn.
 
     Without this head all of the output passes through the few channels at full size, which learn edges first. With it,
-    few pixels learn the coarse part of the output. A 1x1 convolution joins each level, as in the skip generator of
-    Karras et al., 2020, arXiv:1912.04958.
+    the coarse part of the output is learned at low resolution. A 1x1 convolution joins each level to the output so far,
+    as in the skip generator of Karras et al., 2020, arXiv:1912.04958.
     """
 
     def __init__(self, channels, levels, **kwargs):
@@ -178,11 +178,11 @@ class MultiScaleHead(Part):
 class Generator(Part):
     """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
-    The layers that give colours and mask start at 0, so that the first frames are half the context frame and half grey.
-    Random colours would be so much worse than the context frame that training shuts the mask to be rid of them; in two
-    runs of twelve the mask never opened again (docs/experiments.md).
+    The layers that give colours and mask start at 0, so that the first frames are half context frame, half grey.
+    Random colours would be so much worse than the context frame that training closes the mask (m = 0). In two runs of
+    twelve, the mask never opened again (docs/experiments.md).
 
-    In mixed precision too the frame is composed in float32: 16 bits have fewer steps than a pixel.
+    Even in mixed precision, the frame is composed in float32: 16 bits are coarser than the levels of a pixel.
     """
 
     def __init__(self, width, **kwargs):
@@ -196,8 +196,8 @@ class Generator(Part):
     def call(self, fused, conditioning, context_frame):
         details = self.out(self.merge(self.up(fused[-1]), conditioning))
         rgb, mask = tf.split(self.coarse(fused) + details, [3, 1], axis=-1)
-        # Copying the context frame everywhere is an easy first answer. A softsign keeps more of a gradient in its tails
-        # than a sigmoid, so the mask opens again; where random colours had shut it, even that was not enough.
+        # Copying the context frame everywhere is an easy first answer. A softsign has more gradient in its tails
+        # than a sigmoid, so a closed mask opens again. After random initial colours, even a softsign was not enough.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)
         return (1 - mask) * context_frame + mask * tf.sigmoid(rgb)
 
@@ -210,8 +210,8 @@ class UNet(Network):
         width: channels at half resolution.
         N_dim: size of the latent vector.
         prior: ``"standard"``, N(0, I), or ``"learned"``.
-        narrow_posterior: the posterior starts narrow, as in `GaussianPredictor`.
-        **kwargs: of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
+        narrow_posterior: start with a narrow posterior; see `GaussianPredictor`.
+        **kwargs: those of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
     """
 
     multiple = 8
@@ -232,7 +232,7 @@ class UNet(Network):
         return 1, 1, self.N_dim
 
     def encode_poses(self, poses, training=False):
-        """As in `Network`: the features at 1/8 for the posterior, and the conditioning of all `ConcatConv` layers."""
+        """As in `Network`: features at 1/8 for the posterior, and the pose terms of all `ConcatConv` layers."""
         return over_time(self._encode_pose, poses)
 
     def _encode_pose(self, pose):
@@ -243,7 +243,7 @@ class UNet(Network):
         return frame, self._conditioning("context", self.frame_encoder(frame), frame)
 
     def _conditioning(self, source, features, image):
-        """The terms of all `ConcatConv` layers, from 1/8 to the full size, that a pose or a context frame gives."""
+        """The terms from a pose or a context frame for all `ConcatConv` layers, from 1/8 to full size."""
         merges = (*self.decoder_fusion.merges, self.generator.merge)
         inputs = (*reversed(features), image)
         return [getattr(merge, source)(x) for merge, x in zip(merges, inputs, strict=True)]

@@ -1,4 +1,4 @@
-"""The motion of the studio's person: a script of actions, frame by frame, and the joints in space that follow it."""
+"""The motion of the studio's person: a script of actions, frame by frame, and the resulting 3D joints."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ SPEED = 0.034  # of walking, in body heights per frame
 
 
 class _Script:
-    """The targets of all channels, one row per frame, which the actions append."""
+    """The targets of all channels; the actions append one row per frame."""
 
     def __init__(self, random):
         self.random = random
@@ -88,7 +88,7 @@ class _Script:
 
 
 def write_script(random, length):
-    """The smoothed script, (length,) for each channel; all actions come once before any comes again."""
+    """The smoothed script, a dict of channels (length,); all actions occur once before any recurs."""
     script = _Script(random)
     actions = [script.stand, script.walk, script.turn, script.raise_arms, script.reach, script.wave, script.squat,
                script.come_near, script.leave, script.walk]
@@ -107,14 +107,14 @@ HALF_HIPS, HALF_SHOULDERS = 0.06, 0.115
 
 
 def skeleton(script):
-    """The joints in space that follow a script.
+    """The 3D joints for a script.
 
     Args:
-        script: (T,) for each channel.
+        script: dict of channels (T,), from `write_script`.
 
     Returns:
         A dict from the name of a joint to its positions (T, 3) in body heights: x to the right, y up from the floor, z
-        towards the camera; and ``"forward"``, the unit vectors (T, 3) in which the person looks.
+        towards the camera; and ``"forward"``, the unit vectors (T, 3) of the direction that the person faces.
     """
     x, z, yaw, squat, lean = (script[name] for name in ("x", "z", "yaw", "squat", "lean"))
     zero = np.zeros_like(x)
@@ -126,7 +126,7 @@ def skeleton(script):
     phase = np.cumsum(speed) * 2 * np.pi / 0.95  # two steps take a little less than a body height
 
     def bent(angle, sideways=None):
-        """Unit vectors that hang down at angle 0 and point forward at pi/2, then turned by ``sideways``."""
+        """Unit vectors that hang down at angle 0 and point forward at pi/2, turned by ``sideways``: (angle, axis)."""
         direction = np.sin(angle)[:, None] * forward - np.cos(angle)[:, None] * up
         if sideways is None:
             return direction

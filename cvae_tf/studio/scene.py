@@ -1,7 +1,7 @@
 """The studio: synthetic footage of a person in a lit grey room, with the pose of each frame drawn beside it.
 
-The person moves as `person` decides; a camera projects the joints; Pillow draws the body in the room, and the skeleton
-in colours on white, as OpenPose does. The footage is a pure function of its arguments.
+`person` gives the motion, and a camera projects the joints. Pillow draws the body in the room, and the coloured
+skeleton on white, in the style of OpenPose. The footage is a pure function of its arguments.
 """
 
 import colorsys
@@ -48,7 +48,7 @@ LIMBS = (  # ends and colour of each line of the drawn pose
 
 
 def limb_hues():
-    """Hues in degrees of the drawn pose: of the left limbs, of the same limbs on the right, and of the others."""
+    """Hues in degrees of the limbs in a drawn pose: left limbs, the same limbs on the right, and the others."""
     hues = {(a, b): 360 * colorsys.rgb_to_hsv(*colour)[0] for a, b, colour in LIMBS}
     left = [limb for limb in hues if limb[1].startswith("left")]
     right = [tuple(joint.replace("left", "right") for joint in limb) for limb in left]
@@ -57,7 +57,7 @@ def limb_hues():
 
 
 def _project(points, height, width):
-    """Points (..., 3) in body heights -> their pixels (..., 2), and the scale (...) there in pixels per body height."""
+    """Project points (..., 3) in body heights: (pixels (..., 2), scale (...) there in pixels per body height)."""
     scale = PERSON * height * CAMERA_DISTANCE / (CAMERA_DISTANCE - points[..., 2])
     horizon = 0.87 * height - PERSON * height * CAMERA_HEIGHT  # feet at z = 0 stand at 0.87 of the height
     x = 0.5 * width + scale * points[..., 0]
@@ -87,7 +87,7 @@ def _line(draw, start, end, width, colour):
 
 
 def _lamp_colours(random, hidden):
-    """Index into `LAMPS` of each frame, drawn anew whenever the lamp appears; -1 where the lamp is hidden."""
+    """Index into `LAMPS` for each frame, drawn anew whenever the lamp appears; -1 where the lamp is hidden."""
     episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
     colours = random.integers(len(LAMPS), size=len(hidden))[np.concatenate([[0], episode])]
     return np.where(hidden, -1, colours)
@@ -120,10 +120,10 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
         number: number of the sequence; each has a script of its own.
         height, width: size of a frame in pixels.
         seed: seed of the whole studio.
-        variety: give each sequence other clothes and lighting, instead of the same to all.
-        lamp: put a lamp into the right hand, which colours the shirt while the hand is ahead of the shoulder. Its
-            colour, one of three, is drawn anew each time that the hand comes forward, some 20 times in 630 frames, and
-            cannot be told from the poses.
+        variety: give each sequence its own clothes and lighting, instead of the same for all.
+        lamp: put a lamp into the right hand. It colours the shirt while the hand is ahead of the shoulder. Its colour,
+            one of three, is drawn anew each time the hand comes forward, about 20 times in 630 frames. The poses do
+            not show the colour.
         length: number of frames.
 
     Returns:
@@ -172,8 +172,8 @@ def sequences(numbers, height, width, **options):
 def write_tree(out, train=4, *, length=LENGTH, frame_size=(32, 64), seed=0, variety=False, lamp=False):
     """Write training sequences, one validation sequence and one test sequence to disk, in the lab's layout.
 
-    Sequence k begins at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears when it is
-    complete. Of the test sequence only the first frame is written, as in the lab.
+    Sequence k begins at number 100,000 k, so that a gap in the numbers marks each cut. The folder appears only
+    when complete. Of the test sequence, only the first frame and all poses are written, as in the lab.
 
     Args:
         out: folder to make.

@@ -1,4 +1,4 @@
-"""From a configuration to the objects of a run: threads, footage and clips, network, model and optimizer."""
+"""Build the objects of a run from its configuration: threads, footage and clips, network, model and optimizer."""
 
 import os
 import platform
@@ -21,16 +21,17 @@ from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.schedules import MILESTONES, beta_table, linear_decay, milestone_factor
 from cvae_tf.model.unet import UNet
 
-# Threads of an operation under ``--deterministic``, however many cores there are: sums are cut into as many parts as
-# there are threads, so their number decides the last bits. On one core two threads take a quarter longer than one.
+# Number of threads per operation under ``--deterministic``, regardless of the number of cores. TensorFlow splits a sum
+# into as many parts as there are threads, so their number affects the last bits of the result. On one core, two threads
+# take a quarter longer than one.
 THREADS = 2
 
 
 def make_deterministic():
-    """Fix what TensorFlow lets decide the last bits: the operations, and the number of threads of each.
+    """Make TensorFlow deterministic to the last bit: deterministic operations with a fixed number of threads each.
 
     Raises:
-        InputError: TensorFlow has started in this process with another number of threads.
+        InputError: TensorFlow has already started in this process with another number of threads.
     """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
@@ -42,21 +43,21 @@ def make_deterministic():
 
 
 def environment():
-    """What decides the last bits of a run beside its settings, by name.
+    """The properties of the machine and software that affect the last bits of a run's results: name -> text.
 
-    The number of threads between operations is not in it: it decides their order only.
+    The number of inter-operation threads is not included, since it affects only the order of operations.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS", cores)
     devices = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
                for gpu in tf.config.list_physical_devices("GPU")]
-    cpus = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no name
+    cpus = Path("/proc/cpuinfo")  # exists on Linux, where `platform` does not know the processor's name
     names = re.findall(r"model name\s*: *(.*)", cpus.read_text()) if cpus.exists() else []
-    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])  # without it on a plain processor
+    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])  # missing on a basic processor
     return {"threads": str(threads), "TensorFlow": tf.__version__, "Keras": keras.__version__, "NumPy": np.__version__,
             "cvae_tf": cvae_tf.__version__,
             "processor": " ".join([*devices, (names or [platform.processor()])[0], platform.machine(),
-                                   *found[-1:]])}  # the latest set of instructions that it has
+                                   *found[-1:]])}  # the processor's newest instruction set
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class RunData:
     """The data of a run.
 
     Attributes:
-        clips: the training clips.
+        clips: the training clips, a `Clips`.
         validation: frames and poses of the validation clip, each (T, H, W, 3) uint8.
-        checksums: of the training and the validation footage.
+        checksums: checksums of the training and the validation footage.
     """
 
     clips: Clips
@@ -75,7 +76,7 @@ class RunData:
 
 
 def load_data(config):
-    """Read the footage of both splits, and cut it as ``config`` says: a `RunData`.
+    """Read the footage of both splits, cut it into clips as ``config`` says, and return a `RunData`.
 
     Raises:
         InputError: a folder or file is missing or unreadable, or there are too few frames for a clip.
@@ -93,9 +94,9 @@ def load_data(config):
 
 
 def build_network(config):
-    """The network of ``config`` with the initial weights of its seed. The state of all random generators is kept."""
+    """Build the network of ``config`` with initial weights from its seed. No global random-generator state changes."""
     state = random.getstate()
-    random.seed(config.seed)  # from which Keras's initializers draw their seeds
+    random.seed(config.seed)  # Keras's initializers draw their seeds from `random`
     try:
         if config.network == "lab":
             return LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm,
@@ -127,7 +128,7 @@ def build_model(config, clips):
 
 
 def learning_rate(schedule, highest, first_step, num_epoch):
-    """The learning rate, as a number or as a Keras schedule over the steps of a run.
+    """Return the learning rate: a number, or a Keras schedule over the steps of a run.
 
     Args:
         schedule: ``"constant"``, ``"milestones"`` or ``"cosine"``.
@@ -138,18 +139,18 @@ def learning_rate(schedule, highest, first_step, num_epoch):
     schedules = keras.optimizers.schedules
     if schedule == "cosine":
         steps = first_step(num_epoch)
-        climb = max(1, steps // 50)  # steps up to the highest rate; the first of them already learns
+        climb = max(1, steps // 50)  # warm-up steps; the rate is above 0 from the first step on
         warmup = {"warmup_target": highest, "warmup_steps": climb - 1} if climb > 1 else {}
         return schedules.CosineDecay(highest / climb, max(1, steps - climb), alpha=0.01, **warmup)
     if schedule == "milestones":
-        # A boundary is the last step with the rate before it.
+        # Keras applies the old rate up to and including the boundary step.
         boundaries = [first_step(epoch) - 1 for epoch in MILESTONES]
         return schedules.PiecewiseConstantDecay(boundaries, [highest * milestone_factor(e) for e in (0, *MILESTONES)])
     return highest
 
 
 def epoch_schedules(config):
-    """The arguments of `EpochSchedules`."""
+    """The arguments of `EpochSchedules` for ``config``, as a dict."""
     beta = beta_table(config.kl_anneal_type, config.num_epoch, config.kl_anneal_cycle, config.kl_anneal_ratio,
                       config.kl_anneal_start)
     return {"beta": beta, "teacher_forcing": linear_decay(config.tfr, config.tfr_sde, config.tfr_d_step)}

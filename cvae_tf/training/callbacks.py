@@ -1,7 +1,7 @@
 """Keras callbacks of a training run: schedules, validation, records, checkpoints, and reasons to stop.
 
-`EpochSchedules` serves in any ``model.fit`` of a `CVAE`. The others belong to `loop.train`. Each may add to ``logs``;
-those after it in the list receive the addition.
+`EpochSchedules` works in any ``model.fit`` of a `CVAE`. The others belong to `loop.train`. A callback may add
+entries to ``logs``; the callbacks after it in the list receive them.
 """
 
 import time
@@ -27,16 +27,16 @@ COLUMNS = ("epoch", "loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "val_
 class EpochSchedules(keras.callbacks.Callback):
     """Set the KL weight and the teacher-forcing ratio of a `CVAE` at the start of each epoch.
 
-    It also tells the model the number of the epoch, by which ``teacher_forcing_draw="epoch"`` draws. Nothing is
-    retraced::
+    It also gives the model the epoch number, which ``teacher_forcing_draw="epoch"`` uses for its random draws. No graph
+    is retraced. Example::
 
         model.fit(clips, epochs=20, callbacks=[cvae_tf.EpochSchedules(
             beta=cyclical(20, cycles=4, stop=1e-3), teacher_forcing=linear_decay(1.0, first_epoch=5, step=0.1))])
 
     Args:
-        beta: KL weight, not negative: a sequence with a value for each epoch, or a function from the epoch (0, 1, ...)
-            to the value; None leaves the model's as it is. After the end of a sequence its last value holds.
-        teacher_forcing: teacher-forcing ratio in [0, 1], given in the same ways.
+        beta: non-negative KL weight: a sequence with one value per epoch, or a function from the epoch (0, 1, ...) to
+            the value; None keeps the model's own. After the end of a sequence, its last value is used.
+        teacher_forcing: teacher-forcing ratio in [0, 1], given like ``beta``.
 
     Raises:
         ValueError: a sequence is empty; or, when the epoch begins, a value is out of its range.
@@ -56,7 +56,7 @@ class EpochSchedules(keras.callbacks.Callback):
 
 
 def _as_function(name, schedule, highest):
-    """A schedule, however it was given, as a function of the epoch that checks the range of its values."""
+    """Turn a schedule (a sequence or a function) into a function of the epoch that checks the range of its values."""
     if schedule is None:
         return None
     if not callable(schedule):
@@ -74,15 +74,15 @@ def _as_function(name, schedule, highest):
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """End the training once ``limit`` updates in a row have been skipped, since no later one would succeed either.
+    """End the training once ``limit`` updates in a row have been skipped, since no later update would succeed either.
 
-    The last update before them may have caused the failure, so checkpoints that contain it are removed. Earlier ones
-    are good: the next step had a finite loss.
+    The last update before the skipped ones may have caused the failure, so checkpoints that contain it are removed.
+    Earlier checkpoints are good, because the step after each of them had a finite loss.
 
     Args:
         names: function from a step (0, 1, ...) to the names of the clips in its batch.
         store: the run's `CheckpointFolder`.
-        limit: number of skipped updates.
+        limit: number of updates skipped in a row that ends the training.
 
     Raises:
         InputError: the limit is reached.
@@ -103,26 +103,26 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class Validation(keras.callbacks.Callback):
-    """Free running over the whole validation clip, with z from the prior and, separately, from the posterior.
+    """Run freely over the whole validation clip, once with z from the prior and once with z from the posterior.
 
     Adds ``val_psnr_prior``, ``val_psnr_posterior`` and ``val_psnr_copy_first`` to the logs: means over frames 1 to T-1
-    of the PSNR in dB. Writes a GIF (truth, pose, prediction) and the curves of PSNR per frame.
+    of the PSNR in dB. It also writes a GIF (truth, pose, prediction) and curves of the PSNR per frame.
 
     Args:
         frames, poses: (T, H, W, 3) uint8.
-        epochs: those after which to validate, counted from 0.
+        epochs: set of epochs after which to validate, counted from 0.
         folders: the run's `RunFolders`.
         state: the run's `RunState`, whose ``best`` is updated.
         keep_best: called without arguments when ``val_psnr_prior`` is the highest so far, or when the exported model is
             missing.
-        stop: the run's `StopRequest`, which learns how long a validation takes.
+        stop: the run's `StopRequest`, which records the duration of each validation.
 
     Attributes:
-        copy_first: (T-1,) float64, PSNR in dB of the first frame repeated.
+        copy_first: (T-1,) float64, PSNR per frame in dB of the repeated first frame.
         step: number of steps after which the last validation took place, or None.
     """
 
-    SEED = (0, 0)  # of the latents: the same at every validation, so that epochs compare
+    SEED = (0, 0)  # seed of the latents, equal at every validation so that epochs are comparable
 
     def __init__(self, frames, poses, epochs, folders, state, keep_best, stop):
         super().__init__()
@@ -137,7 +137,7 @@ class Validation(keras.callbacks.Callback):
             logs |= self.validate(epoch)
 
     def validate(self, epoch):
-        """Validate now, as after ``epoch``; returns the three numbers by name."""
+        """Validate now, as if after ``epoch``; return the three mean PSNRs in dB by name."""
         with self.stop.timing("validation"):
             prediction, posterior = self._run_freely(len(self.frames))
             curves = {"prior": psnr_per_frame(self.truth, prediction),
@@ -152,9 +152,10 @@ class Validation(keras.callbacks.Callback):
         return scores
 
     def estimate(self):
-        """Tell ``stop`` roughly, before the first validation, what one takes and what an export does.
+        """Estimate the durations of a validation and an export for ``stop``, before the first validation.
 
-        Both trace graphs, which two runs over the first frames of the clip show, and an export traces more of them.
+        Both include tracing graphs; an export traces more of them. The time for tracing is the difference between a
+        first and a second run over the first frames of the clip.
         """
         few, took = min(33, len(self.frames)), []
         for _ in range(2):
@@ -165,7 +166,7 @@ class Validation(keras.callbacks.Callback):
         self.stop.took = {"validation": tracing + took[1] * len(self.frames) / few, "export": 1.5 * tracing}
 
     def _run_freely(self, length):
-        """Frames 1 to ``length - 1`` of the clip, with z from the prior and from the posterior."""
+        """Predict frames 1 to ``length - 1`` of the clip, with z from the prior and with z from the posterior."""
         if self._generate is None:
             self._generate, self._reconstruct = tf.function(self.model.generate), tf.function(self.model.reconstruct)
         seed = tf.constant(self.SEED)
@@ -184,14 +185,14 @@ class Validation(keras.callbacks.Callback):
 
 
 def _write_image(tag, data, height, width, step):
-    """Hand an encoded image (PNG or animated GIF) to TensorBoard; `tf.summary.image` would decode and re-encode it."""
+    """Write an encoded PNG or animated GIF to TensorBoard as it is; `tf.summary.image` accepts only decoded images."""
     plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="images")
     tf.summary.write(tag, tf.constant([str(width).encode(), str(height).encode(), data]), step=step,
                      metadata=tf.compat.v1.SummaryMetadata(plugin_data=plugin))
 
 
 class Progress(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar with the main terms of the loss only, so that it fits a line."""
+    """Keras's progress bar with only the main terms of the loss, so that the bar fits on a line."""
 
     SHOWN = ("loss", "mse", "kl")
 
@@ -203,16 +204,17 @@ class Progress(keras.callbacks.ProgbarLogger):
 
 
 class EpochRecord(keras.callbacks.Callback):
-    """A row in ``metrics.csv`` and a readable line in the terminal for each completed epoch.
+    """Write a row to ``metrics.csv`` and print a readable line after each completed epoch.
 
-    The line says "latent unused" below 0.01 nats per predicted frame: the posterior has collapsed to the prior.
+    The line says "latent unused" if the KL is below 0.01 nats per predicted frame: the posterior has collapsed to the
+    prior.
 
     Args:
-        path: of ``metrics.csv``. The file is only written, never read.
+        path: path of ``metrics.csv``. The file is only written, never read.
         state: the run's `RunState`, whose ``rows`` (text, in the order of `COLUMNS`) and ``seconds`` are updated.
         num_epoch: number of epochs in the run.
         predicted: number of predicted frames in a training clip.
-        gdl: weight of the gradient difference in the loss.
+        gdl: weight of the gradient difference loss.
     """
 
     def __init__(self, path, state, num_epoch, predicted, gdl):
@@ -220,7 +222,7 @@ class EpochRecord(keras.callbacks.Callback):
         self.path, self.state, self.num_epoch, self.predicted, self.gdl = path, state, num_epoch, predicted, gdl
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.monotonic() - self.state.seconds  # those of an epoch that was interrupted
+        self.began = time.monotonic() - self.state.seconds  # minus the seconds before the interruption
 
     def on_train_batch_end(self, batch, logs=None):
         self.state.seconds = time.monotonic() - self.began
@@ -245,23 +247,23 @@ class EpochRecord(keras.callbacks.Callback):
 
 
 def _shortest(value):
-    """A float with as few digits as give the same float32, which is what the model computed."""
+    """Format a float with the fewest digits that still give the same float32, the precision of the model."""
     return float(str(np.float32(value)))
 
 
 class Checkpoints(keras.callbacks.Callback):
     """Save the run after an epoch, every few minutes within an epoch, and before the run stops.
 
-    Epochs shorter than ten seconds share a checkpoint, since saving would take longer than they do. Nothing is saved
-    between the last step of an epoch and its validation, or while updates are being skipped: the state may be what
-    makes them fail.
+    Several epochs shorter than ten seconds share a checkpoint, since saving could take longer than training. Nothing is
+    saved between the last step of an epoch and its validation, nor while updates are being skipped, because the state
+    might be the cause.
 
     Args:
         store: the run's `CheckpointFolder`.
         state: the run's `RunState`.
         stop: the run's `StopRequest`.
         check: called without arguments before anything is saved.
-        minutes: time between checkpoints within an epoch.
+        minutes: time between checkpoints within an epoch, in minutes.
 
     Raises:
         Stopped: after a step or an epoch, when ``stop`` is due. The run is saved first, unless updates are being
@@ -276,11 +278,11 @@ class Checkpoints(keras.callbacks.Callback):
         self.batch = -1
 
     def within_epoch(self):
-        """Whether an epoch has begun whose last step is still to come."""
+        """Whether training is inside an epoch: begun, with its last step still to come."""
         return 0 <= self.batch < self.params["steps"] - 1
 
     def on_train_begin(self, logs=None):
-        # The means of an epoch that was saved half done. Keras resets them when the epoch begins.
+        # Keep the running means of an epoch that was saved half done; Keras resets them when the epoch begins.
         self.resumed = [(variable, variable.numpy()) for mean in self.model.means.values()
                         for variable in mean.variables]
 
@@ -293,7 +295,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.batch = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.within_epoch():  # the validation and the row of the epoch come first
+        if not self.within_epoch():  # at the end of an epoch, its validation and its row come first
             return
         due = self.stop.due()
         if due or time.monotonic() - self.saved >= self.interval:

@@ -1,14 +1,15 @@
-"""Checkpoints: what a run needs to continue exactly, by name, in one file that is checked on reading.
+"""Checkpoints: everything that a run needs to continue exactly, in one file that is verified on reading.
 
-A checkpoint is a ``.npz`` file of plain arrays; its name holds the number of steps done. Reading compares the CRC-32 of
+A checkpoint is a ``.npz`` file of plain arrays; its name holds the number of steps done. Reading verifies the CRC-32 of
 each array and unpickles nothing. The arrays are:
 
-- ``network/PATH``: weights, by the path of `Network.named_weights`; ``model/NAME``: counters and scheduled values
+- ``network/PATH``: weights, by their path from `Network.named_weights`
+- ``model/NAME``: counters and scheduled values of the `CVAE`
 - ``means/NAME/...``: running means of the epoch in progress
-- ``optimizer/NAME`` and ``optimizer/NAME/PATH``: scalars, and one array for each trainable weight
+- ``optimizer/NAME``: scalars of the optimizer; ``optimizer/NAME/PATH``: its arrays, one for each trainable weight
 - ``run/NAME``: the fields of `RunState`
 
-The order of the clips and all noise are functions of the seed and the step, so no generator state is needed.
+The order of the clips and all noise are functions of the seed and the step, so no random-generator state is saved.
 """
 
 import dataclasses
@@ -32,11 +33,12 @@ class RunState:
     Attributes:
         footage: checksums of the training and the validation footage.
         sequences: (start, length) of each uncut sequence of the training footage.
-        environment: what decides the last bits of the run beside its settings: texts by name.
+        environment: properties of machine and software that affect the last bits of the results (name -> text), from
+            `build.environment`.
         best: the highest ``val_psnr_prior`` so far, in dB.
-        rows: the rows of ``metrics.csv``, lists of text.
-        seconds: training time of the epoch in progress.
-        last_model_step: number of steps after which the last model was exported; -1: never.
+        rows: the rows of ``metrics.csv``, each a list of texts.
+        seconds: training time so far of the epoch in progress.
+        last_model_step: number of steps done when the last model was exported; -1: never exported.
     """
 
     footage: tuple
@@ -55,7 +57,7 @@ class RunState:
                 for name, value in values.items()}
 
     def restore(self, saved):
-        """Take over what a checkpoint remembers; a line says where, and why, the run does not continue exactly."""
+        """Restore the fields from a checkpoint; print a line if, and why, the run does not continue exactly."""
         before, now = ({name: array.ravel().tolist() for name, array in arrays.items() if name.startswith("run/")}
                        for arrays in (saved, self.arrays()))
         for name in ("best", "rows", "seconds", "last_model_step"):
@@ -73,7 +75,7 @@ class RunState:
 
 
 def named_variables(model):
-    """All variables that training changes, by a name that does not depend on the order in which layers were made.
+    """All variables that training changes, under names that do not depend on the order in which layers were made.
 
     Args:
         model: a compiled `CVAE` with a built optimizer.
@@ -82,7 +84,7 @@ def named_variables(model):
         A dict from name to Keras variable.
 
     Raises:
-        ValueError: the model or the optimizer has a variable to which no name can be given.
+        ValueError: the model or the optimizer has a variable that cannot be named.
     """
     weights = model.network.named_weights()
     found = {f"network/{path}": weight for path, weight in weights.items()}
@@ -96,7 +98,7 @@ def named_variables(model):
 
 
 def _optimizer_variables(optimizer, paths, prefix):
-    """Variables of an optimizer by attribute, and in lists with one for each trainable weight also by its path."""
+    """Optimizer variables by attribute name; those in lists, one per trainable weight, also by the weight's path."""
     own, found = {id(variable) for variable in optimizer.variables}, {}
     for attribute, value in vars(optimizer).items():
         name = f"{prefix}/{attribute.lstrip('_')}"
@@ -118,14 +120,14 @@ def _check_complete(found, variables, owner):
 
 
 class CheckpointFolder:
-    """The checkpoints in ``path``, of which the newest ``keep`` are kept."""
+    """The checkpoints in the folder ``path``. Saving keeps only the newest ``keep`` of them."""
 
     def __init__(self, path, keep=3):
         self.path, self.keep = Path(path), keep
 
     def files(self):
-        """Number of steps -> file, the newest first."""
-        names = os.listdir(self.path) if self.path.exists() else []  # unlike `glob`, fails where it may not be read
+        """A dict from number of steps to path, newest checkpoint first."""
+        names = os.listdir(self.path) if self.path.exists() else []  # unlike `glob`, fails on an unreadable folder
         found = [re.fullmatch(r"step_(\d+)\.npz", name) for name in names]
         return dict(sorted(((int(match[1]), self.path / match[0]) for match in found if match), reverse=True))
 
@@ -133,7 +135,7 @@ class CheckpointFolder:
         """Write ``arrays``, a dict by name, as the checkpoint after ``step`` steps.
 
         Raises:
-            InputError: it cannot be written; the older checkpoints are untouched.
+            InputError: the checkpoint cannot be written; older checkpoints are unchanged.
         """
         with atomic(self.path / f"step_{step:08d}.npz") as unfinished, open(unfinished, "wb") as stream:
             np.savez(stream, **arrays, names=np.array(list(arrays)))
@@ -141,7 +143,7 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
 
     def load(self):
-        """Read the newest undamaged checkpoint; prints a line for each damaged one that is newer.
+        """Read the newest undamaged checkpoint, and print a line for each newer but damaged one.
 
         Returns:
             ``(step, arrays)``; ``(0, None)`` if there is no checkpoint at all.
@@ -155,10 +157,10 @@ class CheckpointFolder:
                 with open(plain(path), "rb") as stream, np.load(stream, allow_pickle=False) as content:
                     arrays = {name: content[name] for name in content["names"].tolist()}
                 for array in arrays.values():
-                    if array.dtype.kind == "U":  # in place of what is no array, NumPy has bytes, without a dtype
-                        array.tolist()  # fails for what is no text
+                    if array.dtype.kind == "U":  # for a damaged entry NumPy returns bytes, which have no dtype
+                        array.tolist()  # fails for invalid text
                 return step, arrays
-            except Exception as error:  # whatever damaged bytes make NumPy raise
+            except Exception as error:  # damaged bytes make NumPy raise various errors
                 say(f"{path}: damaged ({str(error) or type(error).__name__}), so not used")
         files |= dict(enumerate(self.path.glob("ckpt-*.index")))  # written by the first versions of this program
         if files:
@@ -167,13 +169,13 @@ class CheckpointFolder:
         return 0, None
 
     def remove_from(self, step):
-        """Remove the checkpoints after ``step`` and more steps."""
+        """Remove all checkpoints taken after ``step`` or more steps."""
         for number, path in self.files().items():
             if number >= step:
                 path.unlink(missing_ok=True)
 
     def save_run(self, model, state):
-        """Save the variables of ``model`` and the `RunState`."""
+        """Save the variables of ``model`` and the `RunState` ``state``."""
         arrays = {name: variable.numpy() for name, variable in named_variables(model).items()}
         self.save(int(model.steps), arrays | state.arrays())
 
@@ -190,12 +192,12 @@ class CheckpointFolder:
         if saved is None:
             return 0
         variables, own = named_variables(model), state.arrays()
-        saved.setdefault("run/environment", own["run/environment"])  # which checkpoints did not always have
+        saved.setdefault("run/environment", own["run/environment"])  # missing in checkpoints of early versions
         if saved.keys() != variables.keys() | own.keys() or not all(
                 (saved[name].shape, saved[name].dtype.name) == (tuple(variable.shape), variable.dtype)
                 for name, variable in variables.items()) or not all(
                 saved[name].dtype.kind == value.dtype.kind and saved[name].ndim in (value.ndim, 2 * value.ndim)
-                for name, value in own.items()):  # the rows have no second axis while there is none
+                for name, value in own.items()):  # an empty table of rows has no second axis
             raise InputError(f"{self.path}: the checkpoint at step {step} is of another network or version of this "
                              "program; start over with --fresh")
         if not np.array_equal(saved["run/sequences"], own["run/sequences"]):

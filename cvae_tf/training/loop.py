@@ -1,4 +1,4 @@
-"""One training run from configuration to exported model: ``python train.py`` calls `train`."""
+"""A training run, from its configuration to the exported models. ``python train.py`` calls `train`."""
 
 import contextlib
 import dataclasses
@@ -31,13 +31,13 @@ FIXED = Config.__dataclass_fields__.keys() - FREE
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Result of `train`, over all sessions of the run.
+    """Result of `train`, over all sessions of the run. A session is one call of `train`.
 
     Attributes:
-        scores: PSNR in dB on the validation clip, means over its frames: ``best``, the highest of any validation with z
-            from the prior; ``posterior``, of the last validation with z from the posterior; and ``copy_first``, of the
-            first frame repeated. NaN for what was never measured.
-        history: a list of floats for each column of ``metrics.csv``, with an entry for each epoch; NaN in epochs
+        scores: mean PSNR in dB over the frames of the validation clip. ``best``: the highest of all validations, with z
+            from the prior; ``posterior``: the last validation, with z from the posterior; ``copy_first``: the repeated
+            first frame. Scores that were never measured are NaN.
+        history: column of ``metrics.csv`` -> list of floats, one for each epoch. Validation scores are NaN in epochs
             without a validation.
         steps: number of training steps done.
         run_dir: folder of the run.
@@ -54,13 +54,13 @@ class TrainingResult:
 
 
 def train(config, fresh=False, began=None, command=None):
-    """Train or continue the run of ``config``, export its best and its last model, and print where everything is.
+    """Train or continue the run of ``config``, export its best and its last model, and print the paths of all results.
 
     Args:
         config: a `Config`.
-        fresh: set an existing run in the same folder aside, under another name, and start over.
+        fresh: rename an existing run in the same folder, and start over.
         began: value of `time.monotonic` from which ``max_minutes`` counts; None: now.
-        command: the command line that messages name for continuing; None: that of this run.
+        command: command line that messages give for continuing the run; None: ``python train.py --run_dir ...``.
 
     Returns:
         A `TrainingResult`.
@@ -84,7 +84,7 @@ def train(config, fresh=False, began=None, command=None):
         if config.init_from and not first_step:
             load_weights(model.network, config.init_from)
         if config.lr_schedule == "constant":
-            model.optimizer.learning_rate = config.lr  # a variable, which the checkpoint has just restored
+            model.optimizer.learning_rate = config.lr  # overrides the rate restored from the checkpoint
         _check_state(state, folders, first_step, last_step, clips.epoch_of)
         _write_settings(config, folders)
         print(f"{folders.root}: {len(clips.footage.frames)} training frames, {len(data.validation[0])} validation "
@@ -118,7 +118,7 @@ def train(config, fresh=False, began=None, command=None):
                         callbacks.StopWhenNotFinite(clips.names, store), callbacks.Progress(), validation, record,
                         board, checkpoints])
                 except Stopped:
-                    board.on_train_end()  # which Keras does not call then
+                    board.on_train_end()  # Keras does not call it after an exception
             steps = int(model.steps)
             if steps < last_step:
                 if stop.signal:
@@ -142,7 +142,7 @@ def train(config, fresh=False, began=None, command=None):
 def _open_run(config, fresh, stack):
     """Lock the run's folder for as long as ``stack`` is open, and read the data.
 
-    Nothing is written before everything that can be refused has been checked.
+    All checks that can refuse the run come before anything is written.
 
     Returns:
         ``(folders, check, data)``: the `RunFolders`, the function that `locked` yields, and the `RunData`.
@@ -153,7 +153,7 @@ def _open_run(config, fresh, stack):
     check_paths({"--data_dir": None if config.data_dir == STUDIO else config.data_dir,
                  "--init_from": config.init_from or None}, {"--run_dir": folders.root, "--export_dir": folders.export})
     if lock_of(folders.export.absolute()).exists():
-        with export_reserved(folders.export):  # refuses before the data are read, if another run has it
+        with export_reserved(folders.export):  # if another run uses the export folder, refuse before reading data
             pass
     check_replaceable(folders.export, MODEL_FILES, "exported model", "--export_dir")
     if exists and fresh and not folders.is_run():
@@ -174,7 +174,7 @@ def _open_run(config, fresh, stack):
             print(f"what was there is kept as {path}", flush=True)
     folders = claim(*names)
     check = stack.enter_context(locked(folders))
-    _check_settings(config, folders)  # another process may have begun this run meanwhile
+    _check_settings(config, folders)  # check again: another process may have begun this run meanwhile
     return folders, check, data
 
 
@@ -196,7 +196,7 @@ def _check_settings(config, folders):
 
 
 def _check_owner(folders):
-    """Refuse an export that belongs to another run, by the number in it. Older and imported models have none."""
+    """Refuse an export folder whose run number belongs to another run. Older and imported models have no run number."""
     owner, _ = owner_of(folders.export)
     if owner not in (None, folders.number()):
         raise InputError(f"{folders.export}: belongs to another run than {folders.root}, by the numbers in "
@@ -205,7 +205,7 @@ def _check_owner(folders):
 
 
 def _mark_finished(folders):
-    """Write into the exported models that the run has ended in good order."""
+    """Record in both exported models that the run has ended normally."""
     for model in (folders.export, folders.last_model):
         owner, finished = owner_of(model)
         if owner == folders.number() and not finished:
@@ -213,7 +213,7 @@ def _mark_finished(folders):
 
 
 def _check_beginning(config):
-    """Refuse to begin with the weights of another network or of a missing or damaged model."""
+    """Refuse initial weights (``init_from``) of another network, or of a missing or damaged model."""
     check_model(config.init_from)
     shaping = {spec.name for spec in dataclasses.fields(Config) if spec.metadata["group"] == "network"} & FIXED
     differences = _differences(load_config(Path(config.init_from) / "config.json"), config, shaping)
@@ -227,7 +227,7 @@ def _differences(saved, config, names=FIXED):
 
 
 def _check_state(state, folders, first_step, last_step, epoch_of):
-    """Refuse a checkpoint that does not belong to what lies beside it; choose a best model anew if it is missing."""
+    """Refuse a checkpoint that does not fit the run's other files. If the best model is missing, forget its score."""
     if first_step > last_step:
         raise InputError(f"{folders.root}: has {epoch_of(first_step - 1) + 1} epochs behind it, more than the "
                          f"--num_epoch {epoch_of(last_step - 1) + 1}; give a higher number")
@@ -246,7 +246,7 @@ def _write_settings(config, folders):
 
 
 def _record_settings(config, folders):
-    """Put the configuration on TensorBoard's HParams page, which finds the last values of all curves by itself."""
+    """Write the configuration for TensorBoard's HParams page, which reads the final metrics from the logs itself."""
     settings = {name: value for name, value in dataclasses.asdict(config).items()
                 if name not in ("run_dir", "export_dir", "max_minutes")}
     with tf.summary.create_file_writer(str(folders.tensorboard)).as_default():
@@ -254,7 +254,7 @@ def _record_settings(config, folders):
 
 
 def _fit(model, clips, steps, run_callbacks):
-    """Run Keras's ``fit`` over a range of steps, once for each group of successive epochs of equal length."""
+    """Call Keras's ``fit`` over a range of steps, once for each group of successive epochs with equally many steps."""
     epochs = range(clips.epoch_of(steps.start), clips.epoch_of(steps.stop - 1) + 1)
     starts = {epoch: max(steps.start, clips.first_step(epoch)) for epoch in epochs}
     for length, group in itertools.groupby(epochs, key=lambda epoch: clips.first_step(epoch + 1) - starts[epoch]):
@@ -265,7 +265,7 @@ def _fit(model, clips, steps, run_callbacks):
 
 
 def _announce(minutes, stop):
-    """Say where the time limit cannot be kept: the first step, which also traces its graph, and the end take longer."""
+    """Print a line if the time limit is too short for one step, the final validation and the exports."""
     late = 2 * stop.took["export"] - stop.seconds_left()
     if late > 0:
         say(f"--max_minutes {minutes:g} is too short for one step with the validation and the export that follow; this "
@@ -274,7 +274,7 @@ def _announce(minutes, stop):
 
 @contextlib.contextmanager
 def _explaining_how_to_continue(command, store, checkpoints):
-    """Add to the message of an error that ends the training how to continue it."""
+    """Append the command for continuing the run to the message of any error that ends the training."""
     try:
         yield
     except InputError as error:
@@ -283,7 +283,7 @@ def _explaining_how_to_continue(command, store, checkpoints):
         raise InputError(f"{in_plain_words(error)}; {_how_to_continue(command, store)}") from error
     except BrokenPipeError:
         stop_printing()
-        if checkpoints.within_epoch():  # elsewhere, the validation and the row of the epoch would be lost
+        if checkpoints.within_epoch():  # saving between epochs could skip an epoch's validation and row
             checkpoints.save()
         raise Interrupted(f"the output was closed; {_how_to_continue(command, store)}", BROKEN_PIPE - 128) from None
 

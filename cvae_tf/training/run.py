@@ -1,4 +1,4 @@
-"""The folder of a training run: its files, its lock, setting it aside; and the request to stop."""
+"""The folder of a training run (file names, lock, renaming an old run), and requests to stop."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ class RunFolders:
 
     Args:
         root: folder of the run.
-        export: folder of the exported best model; None where only the files below ``root`` are of interest.
+        export: folder of the exported best model; None if only the files below ``root`` are needed.
     """
 
     root: Path
@@ -44,7 +44,7 @@ class RunFolders:
         return any(path.exists() for path in (self.config, self.lock, self.checkpoints))
 
     def number(self):
-        """The random number that tells this run from all others, in the first line of ``lock``; None: there is none."""
+        """The random number that identifies this run, from the first line of its ``lock`` file, or None."""
         try:
             found = re.match(r"[0-9a-f]{16}\n", self.lock.read_text(encoding="ascii", errors="replace"))
         except OSError:
@@ -57,7 +57,7 @@ class RunFolders:
 
 
 def run_folders(preset, run_dir="", export_dir=""):
-    """Choose the folders of a run: those given, otherwise the next free ``runs/PRESET-N`` and ``saved_models/NAME``."""
+    """Choose the folders of a run: the given ones, else the next free ``runs/PRESET-N`` and ``saved_models/NAME``."""
     def taken(number):
         run, export = (Path(folder) / f"{preset}-{number}" for folder in ("runs", "saved_models"))
         return any(path.exists() for path in (run, export, lock_of(export)))
@@ -67,7 +67,7 @@ def run_folders(preset, run_dir="", export_dir=""):
 
 
 def claim(preset, run_dir="", export_dir=""):
-    """Make the folder of a new run, and return its `RunFolders`; two processes that start at once get two numbers.
+    """Make the folder of a new run, and return its `RunFolders`. Processes that start at once get different folders.
 
     Raises:
         InputError: the folder cannot be made.
@@ -85,10 +85,10 @@ def claim(preset, run_dir="", export_dir=""):
 
 @contextmanager
 def locked(folders):
-    """Reserve a run and its exported model for this process, and repair what a killed process left half done.
+    """Reserve a run and its exported model for this process, and clean up after a killed process.
 
-    The operating system releases the locks when the process ends, however it ends. On a drive without locks a line is
-    printed, and the run continues unlocked. A run without a number (`RunFolders.number`) gets one.
+    The operating system releases the locks however the process ends. On a drive without locks, a line is printed and
+    the run continues unlocked. A run without a number (`RunFolders.number`) gets one.
 
     Yields:
         A function without arguments that raises `InputError` if the folder has been removed or replaced since.
@@ -114,7 +114,7 @@ def locked(folders):
             stream.truncate(0)
             stream.write(f"{secrets.token_hex(8)}\n{ABOUT_LOCK}\n")
             stream.flush()
-            os.fsync(stream.fileno())  # before any export is known by it
+            os.fsync(stream.fileno())  # on disk before any export refers to this number
 
         def check():
             try:
@@ -129,13 +129,13 @@ def locked(folders):
 
 
 def export_reserved(export):
-    """`reserved` for the exported model of a run."""
+    """Reserve the folder of an exported model with `files.reserved`."""
     return reserved(export, f"{export}: another process is writing this exported model; wait until it ends, or choose "
                     "another --export_dir")
 
 
 def set_aside(folders):
-    """Rename the folder and the exported model of a run to the next free ``NAME.old-N``; returns the new paths.
+    """Rename the folder and the exported model of a run to the next free ``NAME.old-N``, and return the new paths.
 
     Raises:
         InputError: the run is being trained, or a folder cannot be renamed.
@@ -160,21 +160,21 @@ def _numbered(path, number):
 
 
 class Stopped(Exception):
-    """Training has stopped between two steps on request, with everything saved."""
+    """Raised to stop training on request between two steps, after the run has been saved if its state is good."""
 
 
 class StopRequest:
-    """Whether training should stop after the step in progress: the time is up, or a signal has arrived.
+    """Decides whether training should stop after the step in progress: the time is up, or a signal has arrived.
 
-    The validation and the two exports that follow a stop belong to the time limit.
+    The time limit includes the validation and the two exports that follow a stop.
 
     Args:
-        minutes: time limit; 0: none.
+        minutes: time limit in minutes; 0: none.
         began: value of `time.monotonic` from which the limit counts; None: now.
 
     Attributes:
-        signal: number of the signal that asked to stop, or None.
-        took: seconds that the last ``"validation"`` and the last ``"export"`` took, or will take roughly.
+        signal: number of the signal that requested the stop, or None.
+        took: seconds that the last ``"validation"`` and the last ``"export"`` took; an estimate before the first.
     """
 
     def __init__(self, minutes=0.0, began=None):
@@ -184,13 +184,13 @@ class StopRequest:
 
     @contextmanager
     def timing(self, name):
-        """Measure a ``"validation"`` or an ``"export"``."""
+        """Measure the duration of a ``"validation"`` or an ``"export"``, the value of ``name``."""
         began = time.monotonic()
         yield
         self.took[name] = time.monotonic() - began
 
     def seconds_left(self):
-        """Seconds until training has to stop, so that what follows still fits into the time limit."""
+        """Seconds until training must stop for the validation and the exports to fit into the time limit."""
         return self.end - time.monotonic() - 1.05 * (self.took["validation"] + 2 * self.took["export"])
 
     def time_is_up(self):
@@ -198,16 +198,16 @@ class StopRequest:
         return self.seconds_left() <= 0
 
     def due(self):
-        """Whether to stop, for either reason."""
+        """Whether to stop, because of the time limit or a signal."""
         return self.signal is not None or self.time_is_up()
 
     @contextmanager
     def listening(self):
-        """Let SIGINT and SIGTERM request a stop. A second signal ends the process at once, which leaves no half files.
+        """Let SIGINT and SIGTERM request a stop. A second signal ends the process at once, without half-written files.
 
         Signals that the process ignores, as under ``nohup``, stay ignored.
         """
-        if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
+        if threading.current_thread() is not threading.main_thread():  # no other thread can set signal handlers
             yield
             return
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
@@ -222,7 +222,7 @@ class StopRequest:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
-        try:  # without `print`, which the signal may have interrupted
+        try:  # not `print`: the signal may have interrupted a `print`
             os.write(2, b"\nstopping after this step, or the validation in progress; once more to stop at once\n")
         except OSError:  # stderr is closed
             pass
