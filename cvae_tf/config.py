@@ -141,6 +141,10 @@ class Config:
             raise InputError(f"--network unet needs a frame height and width that 8 divides, received "
                              f"{self.frame_H}x{self.frame_W}; change --frame_H and --frame_W")
 
+    def inputs(self):
+        """The paths that a run reads: flag -> path, or None if the flag is not in use."""
+        return {"--data_dir": None if self.data_dir == STUDIO else self.data_dir, "--init_from": self.init_from or None}
+
     def to_json(self):
         """The configuration as indented JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

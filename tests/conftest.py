@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from cvae_tf import cli
 from cvae_tf.data.footage import Footage
@@ -75,6 +76,17 @@ def lab_tree(tmp_path_factory):
     """A small data set on disk in the lab's layout: one training sequence, validation and test, 40 frames each."""
     root = tmp_path_factory.mktemp("data") / "LAB4_Dataset"
     studio.write_tree(root, 1, length=40)
+    return root
+
+
+def image_tree(root, frames=12, size=(64, 32), name="frame"):
+    """A data set of plain images in the lab's layout: ``frames`` of (width, height) ``size`` in each folder."""
+    for split in ("train", "val"):
+        for kind in ("img", "label"):
+            folder = root / split / f"{split}_{kind}"
+            folder.mkdir(parents=True)
+            for n in range(frames):
+                Image.new("RGB", size, (n, 0, 0)).save(folder / f"{name}{n:03d}.png")
     return root
 
 

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, image_tree
 from PIL import Image
 
 from cvae_tf.config import Config
@@ -87,16 +87,6 @@ def test_flags_of_training(words, message, end_of, tmp_path):
 
 # ---------------------------------------------------------------------- data folders
 
-def _tree(root, frames=12, size=(64, 32)):
-    for split in ("train", "val"):
-        for kind in ("img", "label"):
-            folder = root / split / f"{split}_{kind}"
-            folder.mkdir(parents=True)
-            for n in range(frames):
-                Image.new("RGB", size, (n, 0, 0)).save(folder / f"frame{n:03d}.png")
-    return root
-
-
 def _bomb(path):
     """A PNG file that says it has 20,000 x 20,000 pixels."""
     def chunk(kind, data):
@@ -161,7 +151,7 @@ DATA = {
 @pytest.mark.parametrize("case", DATA)
 def test_data_folders(case, end_of, tmp_path):
     spoil, message = DATA[case]
-    spoil(_tree(tmp_path / "data"))
+    spoil(image_tree(tmp_path / "data"))
     before = _files(tmp_path)
     _refused(end_of("train", "--preset", "debug", "--data_dir", "data"), message)
     assert [path for path in _files(tmp_path) if ".cvae_tf_cache" not in str(path)] == before
@@ -179,7 +169,7 @@ def nobody():
 
 
 def test_an_image_without_permission(end_of, tmp_path, request):
-    (_tree(tmp_path / "data") / FRAME).chmod(0)
+    (image_tree(tmp_path / "data") / FRAME).chmod(0)
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
     request.getfixturevalue("nobody")
@@ -343,7 +333,7 @@ PREDICTIONS = [
 
 @pytest.mark.parametrize("words, message", PREDICTIONS, ids=[" ".join(words) for words, _ in PREDICTIONS])
 def test_predictions(words, message, end_of, tmp_path):
-    root = _tree(tmp_path / "data")
+    root = image_tree(tmp_path / "data")
     for folder, count in (("short", 3), ("one", 1), ("empty", 0)):
         (tmp_path / folder).mkdir()
         for n in range(count):
@@ -432,7 +422,7 @@ def _content(folder):
 
 @pytest.mark.parametrize("words, message", OVERLAPS, ids=[" ".join(map(str, words)) for words, _ in OVERLAPS])
 def test_outputs(words, message, end_of, tmp_path):
-    _tree(tmp_path / "data")
+    image_tree(tmp_path / "data")
     _made_run(tmp_path / "run", "model")
     _made_run(tmp_path / "elsewhere" / "run2", "../others")
     write_owner(tmp_path / "others", "fedcba9876543210", finished=True)
@@ -450,7 +440,7 @@ def test_outputs(words, message, end_of, tmp_path):
 
 
 def test_what_the_program_made_is_replaced_and_else_only_on_request(end_of, tmp_path):
-    words = ["predict", *SHIPPED, "--data_dir", _tree(tmp_path / "data", 3), "--split", "val", "--csv", "x.csv"]
+    words = ["predict", *SHIPPED, "--data_dir", image_tree(tmp_path / "data", 3), "--split", "val", "--csv", "x.csv"]
     assert end_of(*words).code == 0
     _refused(end_of(*words), "x.csv: exists already.*--overwrite")  # any program's table looks like this one
     assert end_of(*words, "--overwrite").code == 0

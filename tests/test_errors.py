@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from conftest import image_tree
 
 from cvae_tf import cli, errors
 from cvae_tf.config import Config
@@ -110,12 +110,7 @@ def test_a_configuration_from_a_file_takes_no_unfit_name_either():
 @pytest.mark.parametrize("name", [name for key, name in NAMES.items() if key != "null"],
                          ids=[key for key in NAMES if key != "null"])
 def test_images_of_such_names_are_named_in_one_line(name, place, end_of, tmp_path):
-    for split in ("train", "val"):
-        for kind in ("img", "label"):
-            folder = tmp_path / "data" / split / f"{split}_{kind}"
-            folder.mkdir(parents=True)
-            for n in range(3):
-                Image.new("RGB", (64, 32)).save(folder / f"{name.replace('/', '')}{n}7.png")
+    image_tree(tmp_path / "data", 3, name=name.replace("/", ""))
     broken = next((tmp_path / "data" / "train" / f"train_{place}").iterdir())
     broken.write_bytes(b"no image")
     ended = end_of("train", "--preset", "debug", "--data_dir", "data")

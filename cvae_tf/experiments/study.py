@@ -12,7 +12,7 @@ import signal
 import time
 from pathlib import Path
 
-from cvae_tf.config import PRESETS, STUDIO, Config, check_ranges
+from cvae_tf.config import PRESETS, Config, check_ranges
 from cvae_tf.errors import InputError, Interrupted, printable
 from cvae_tf.files import atomic, check_paths, check_replaceable, plain, read_csv
 from cvae_tf.model.schedules import KL_ANNEAL_TYPES
@@ -66,8 +66,7 @@ def study(config, out, minutes_per_run=0.0):
         InputError: a value is out of range, ``out`` holds another study, or a run cannot be trained.
     """
     check_ranges(dict(minutes_per_run=(0, 10_000)), minutes_per_run=minutes_per_run)
-    check_paths({"--data_dir": None if config.data_dir == STUDIO else config.data_dir,
-                 "--init_from": config.init_from or None}, {"--out": out})
+    check_paths(config.inputs(), {"--out": out})
     if not (Path(out) / "study.json").exists():
         check_replaceable(out, [], "study", "--out")  # a new study needs an empty folder
     if config.deterministic:

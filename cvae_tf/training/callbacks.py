@@ -109,7 +109,7 @@ class Validation(keras.callbacks.Callback):
     of the PSNR in dB. It also writes a GIF (truth, pose, prediction) and curves of the PSNR per frame.
 
     Args:
-        frames, poses: (T, H, W, 3) uint8.
+        clip: ``(frames, poses)``, each (T, H, W, 3) uint8.
         epochs: set of epochs after which to validate, counted from 0.
         folders: the run's `RunFolders`.
         state: the run's `RunState`, whose ``best`` is updated.
@@ -124,11 +124,12 @@ class Validation(keras.callbacks.Callback):
 
     SEED = (0, 0)  # seed of the latents, equal at every validation so that epochs are comparable
 
-    def __init__(self, frames, poses, epochs, folders, state, keep_best, stop):
+    def __init__(self, clip, epochs, folders, state, keep_best, stop):
         super().__init__()
-        self.frames, self.poses, self.truth = frames, poses, to_float(frames[1:])
+        self.frames, self.poses = clip
+        self.truth = to_float(self.frames[1:])
         self.epochs, self.folders, self.state, self.keep_best, self.stop = epochs, folders, state, keep_best, stop
-        self.copy_first = psnr_per_frame(self.truth, np.broadcast_to(to_float(frames[:1]), self.truth.shape))
+        self.copy_first = psnr_per_frame(self.truth, np.broadcast_to(to_float(self.frames[:1]), self.truth.shape))
         self.step = None
         self._generate = self._reconstruct = None
 

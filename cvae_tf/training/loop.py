@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from cvae_tf.config import STUDIO, Config, load_config
+from cvae_tf.config import Config, load_config
 from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, say, stop_printing
 from cvae_tf.files import atomic, check_model, check_paths, check_replaceable, lock_of, write_csv
 from cvae_tf.inference.export import MODEL_FILES, load_weights, save_model
@@ -97,8 +97,7 @@ def train(config, fresh=False, began=None, command=None):
                 save_model(model, path, config, folders.number())
 
         epochs = {*range(config.val_every - 1, config.num_epoch, config.val_every), config.num_epoch - 1}
-        validation = callbacks.Validation(*data.validation, epochs, folders, state, lambda: export(folders.export),
-                                          stop)
+        validation = callbacks.Validation(data.validation, epochs, folders, state, lambda: export(folders.export), stop)
         record = callbacks.EpochRecord(folders.metrics, state, config.num_epoch, config.train_vi_len - 1, config.gdl)
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
         checkpoints = callbacks.Checkpoints(store, state, stop, check, config.checkpoint_minutes)
@@ -150,22 +149,21 @@ def _open_run(config, fresh, stack):
     names = config.preset, config.run_dir, config.export_dir
     folders = run_folders(*names)
     exists = folders.root.exists()
-    check_paths({"--data_dir": None if config.data_dir == STUDIO else config.data_dir,
-                 "--init_from": config.init_from or None}, {"--run_dir": folders.root, "--export_dir": folders.export})
+    check_paths(config.inputs(), {"--run_dir": folders.root, "--export_dir": folders.export})
     if lock_of(folders.export.absolute()).exists():
         with export_reserved(folders.export):  # if another run uses the export folder, refuse before reading data
             pass
     check_replaceable(folders.export, MODEL_FILES, "exported model", "--export_dir")
-    if exists and fresh and not folders.is_run():
-        raise InputError(f"{folders.root}: is no run, so --fresh leaves it alone; choose another --run_dir")
-    if exists and fresh:
-        _check_owner(folders)
     if exists and not fresh:
         check = stack.enter_context(locked(folders))
         _check_settings(config, folders)
         return folders, check, load_data(config)
     if not exists:
         _check_settings(config, folders)
+    elif folders.is_run():
+        _check_owner(folders)
+    else:
+        raise InputError(f"{folders.root}: is no run, so --fresh leaves it alone; choose another --run_dir")
     data = load_data(config)
     if config.init_from:
         _check_beginning(config)

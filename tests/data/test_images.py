@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, image_tree
 from PIL import Image
 
 from cvae_tf.data import images
@@ -104,21 +104,16 @@ def test_a_pose_of_another_shape_than_its_frame_is_refused(pose, tmp_path):
 
 def test_a_portrait_video_is_refused_by_training_evaluation_and_prediction_before_they_write(end_of, tmp_path):
     model = ["--model", ROOT / "saved_models" / "studio"]
-    for split in ("train", "val"):
-        for kind in ("img", "label"):
-            folder = tmp_path / "data" / split / f"{split}_{kind}"
-            folder.mkdir(parents=True)
-            for n in range(4):
-                Image.new("RGB", (90, 160)).save(folder / f"{n}.png")
+    image_tree(tmp_path / "data", 4, (90, 160), name="")
     Image.new("RGB", (160, 80)).save(tmp_path / "wide.png")
     poses = ["--poses", "data/val/val_label"]
     for words, message in (
             (["train", "--data_dir", "data", "--preset", "debug"], "--frame_H"),
             (["evaluate", "--data_dir", "data", *model], "--frame_H"),
             (["predict", *poses, "--truth", "data/val/val_img", *model], "--frame_H"),
-            (["predict", *poses, "--first_frame", "data/val/val_img/0.png", *model], "--frame_H"),
+            (["predict", *poses, "--first_frame", "data/val/val_img/000.png", *model], "--frame_H"),
             (["predict", "--data_dir", "data", "--split", "val", *model], "--frame_H"),
-            (["predict", *poses, "--first_frame", "wide.png", *model], "0.png: 90x160 .* 160x80 in wide.png")):
+            (["predict", *poses, "--first_frame", "wide.png", *model], "000.png: 90x160 .* 160x80 in wide.png")):
         ended = end_of(*words)
         lines = [line for line in ended.err.splitlines() if line.startswith("error: ")]
         assert ended.code == 2 and len(lines) == 1 and re.search(f"90x160 .*{message}|{message}", lines[0]), ended.err

@@ -375,7 +375,7 @@ def test_a_time_limit_that_cannot_be_kept_is_announced(minutes, late, clock, cap
 def test_the_first_estimate_adds_the_tracing_and_the_whole_clip_up(clock):
     frames = np.zeros((330, 8, 16, 3), np.uint8)
     stop = StopRequest(1.0)
-    validation = callbacks.Validation(frames, frames, set(), None, None, None, stop)
+    validation = callbacks.Validation((frames, frames), set(), None, None, None, stop)
     took = iter([8.0, 2.0])  # the first run traces, for 6 s; 33 frames take 2 s
 
     def run_freely(length):
