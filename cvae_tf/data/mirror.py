@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvae_tf.studio import scene as studio
+from cvae_tf.pose import skeleton
 
 SAMPLED = 256  # number of evenly spaced poses from which the palette of a data set is found
 # A limb counts as absent if its hue has less than this fraction of an equal share of the total saturation.
@@ -63,7 +63,7 @@ class Palette(NamedTuple):
 LAB = Palette((0, 20, 48, 184, 192), (161, 141, 113, 212, 226), (240, 290), 6.3)
 # ``farthest``, measured on 96 or more of the studio's poses of at least 16x32 pixels: at most 3.34 degrees. Other
 # colours have at least 3.92 degrees; OpenPose's rainbow is the nearest of them.
-STUDIO = Palette(*studio.limb_hues(), 3.6)
+STUDIO = Palette(*skeleton.hues(skeleton.STUDIO), 3.6)
 
 
 def find_palette(poses):

@@ -142,7 +142,7 @@ def skeleton(script):
         knee = hip + THIGH * bent(hip_angle)
         ankle = knee + SHIN * bent(hip_angle - knee_angle)
         toe = ankle + FOOT * (0.95 * forward - 0.2 * up)
-        joints |= {f"{name}_hip": hip, f"{name}_knee": knee, f"{name}_ankle": ankle, f"{name}_toe": toe}
+        joints |= {f"{name}_hip": hip, f"{name}_knee": knee, f"{name}_ankle": ankle, f"{name}_foot_index": toe}
     spine = np.sin(lean)[:, None] * forward + np.cos(lean)[:, None] * up
     joints["pelvis"] = np.zeros_like(forward)
     joints["neck"] = TORSO * spine

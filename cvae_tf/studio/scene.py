@@ -4,7 +4,6 @@
 skeleton on white, in the style of OpenPose. The footage is a pure function of its arguments.
 """
 
-import colorsys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,12 @@ from PIL import Image, ImageDraw
 from cvae_tf.config import check_ranges
 from cvae_tf.errors import InputError
 from cvae_tf.files import atomic
+from cvae_tf.pose import skeleton
+from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.studio import person
 
 LENGTH = 630  # frames in a sequence, as in the lab
+FPS = 20  # frames per second of the films, as in the lab
 
 CAMERA_DISTANCE, CAMERA_HEIGHT = 3.6, 0.62  # body heights
 FACE_HIDDEN = -0.5  # the face is hidden up to this cosine of the yaw
@@ -26,34 +28,14 @@ CLOTHES = (("shirt", (72, 92, 120)), ("trousers", (30, 30, 36)), ("shoes", (22, 
 LAMPS = ((225, 60, 50), (60, 190, 80), (60, 90, 230))
 BODY = (  # ends of each bone, its thickness in body heights, and the clothes on it
     ("left_hip", "left_knee", 0.085, "trousers"), ("left_knee", "left_ankle", 0.065, "trousers"),
-    ("left_ankle", "left_toe", 0.05, "shoes"),
+    ("left_ankle", "left_foot_index", 0.05, "shoes"),
     ("right_hip", "right_knee", 0.085, "trousers"), ("right_knee", "right_ankle", 0.065, "trousers"),
-    ("right_ankle", "right_toe", 0.05, "shoes"),
+    ("right_ankle", "right_foot_index", 0.05, "shoes"),
     ("left_shoulder", "left_elbow", 0.055, "shirt"), ("left_elbow", "left_wrist", 0.05, "shirt"),
     ("right_shoulder", "right_elbow", 0.055, "shirt"), ("right_elbow", "right_wrist", 0.05, "shirt"),
     ("pelvis", "neck", 0.15, "shirt"), ("left_shoulder", "right_shoulder", 0.065, "shirt"),
     ("left_hip", "right_hip", 0.10, "trousers"),
 )
-LIMBS = (  # ends and colour of each line of the drawn pose
-    ("head", "nose", (190, 0, 255)), ("neck", "head", (130, 0, 220)), ("neck", "pelvis", (60, 40, 255)),
-    ("neck", "right_shoulder", (0, 90, 255)), ("right_shoulder", "right_elbow", (0, 130, 255)),
-    ("right_elbow", "right_wrist", (0, 170, 255)),
-    ("neck", "left_shoulder", (0, 190, 200)), ("left_shoulder", "left_elbow", (0, 200, 170)),
-    ("left_elbow", "left_wrist", (0, 210, 140)),
-    ("pelvis", "right_hip", (60, 190, 60)), ("right_hip", "right_knee", (70, 200, 0)),
-    ("right_knee", "right_ankle", (120, 210, 0)), ("right_ankle", "right_toe", (170, 200, 0)),
-    ("pelvis", "left_hip", (255, 70, 40)), ("left_hip", "left_knee", (255, 50, 50)),
-    ("left_knee", "left_ankle", (255, 110, 0)), ("left_ankle", "left_toe", (255, 170, 0)),
-)
-
-
-def limb_hues():
-    """Hues in degrees of the limbs in a drawn pose: left limbs, the same limbs on the right, and the others."""
-    hues = {(a, b): 360 * colorsys.rgb_to_hsv(*colour)[0] for a, b, colour in LIMBS}
-    left = [limb for limb in hues if limb[1].startswith("left")]
-    right = [tuple(joint.replace("left", "right") for joint in limb) for limb in left]
-    others = [limb for limb in hues if limb not in (*left, *right)]
-    return tuple([hues[limb] for limb in limbs] for limbs in (left, right, others))
 
 
 def _project(points, height, width):
@@ -78,14 +60,6 @@ def _room(height, width, light, tint):
     return 255 * np.clip(grey, 0, 1)[..., None] * np.asarray(tint)
 
 
-def _line(draw, start, end, width, colour):
-    """A line with round ends."""
-    draw.line([*start, *end], fill=colour, width=max(1, round(width)))
-    r = width / 2
-    for x, y in (start, end):
-        draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
-
-
 def _lamp_colours(random, hidden):
     """Index into `LAMPS` for each frame, drawn anew whenever the lamp appears; -1 where the lamp is hidden."""
     episode = np.cumsum(hidden[:-1] & ~hidden[1:], dtype=int)
@@ -102,7 +76,7 @@ def _draw_person(draw, t, points, scales, depths, colours, facing, brightness):
     draw.ellipse([x - 0.22 * scale, y - 0.03 * scale, x + 0.22 * scale, y + 0.05 * scale], fill=(40, 40, 45, 70))
     for a, b, thickness, cloth in sorted(BODY, key=lambda bone: depths[bone[0]][t] + depths[bone[1]][t]):
         depth = 0.5 * (depths[a][t] + depths[b][t])
-        _line(draw, points[a][t], points[b][t], thickness * scales[a][t], shade(colours[cloth], depth))
+        skeleton.line(draw, points[a][t], points[b][t], thickness * scales[a][t], shade(colours[cloth], depth))
     for side in ("left", "right"):
         (x, y), r = points[f"{side}_wrist"][t], 0.028 * scales[f"{side}_wrist"][t]
         draw.ellipse([x - r, y - r, x + r, y + r], fill=shade(SKIN, depths[f"{side}_wrist"][t]))
@@ -150,18 +124,25 @@ def sequence(number, height, width, *, seed=0, variety=False, lamp=False, length
         ahead = np.sum((joints["right_wrist"] - joints["right_shoulder"]) * facing, axis=1)
         lamps = _lamp_colours(np.random.default_rng([seed, number, 1]), outside | (ahead < 0))
     room = Image.fromarray(np.uint8(np.clip(brightness * _room(over * height, over * width, light, tint), 0, 255)))
-    frames, poses = (np.empty((length, height, width, 3), np.uint8) for _ in range(2))
+    frames = np.empty((length, height, width, 3), np.uint8)
     for t in range(length):
         frame = room.copy()
         lit = {"shirt": LAMPS[lamps[t]]} if lamps[t] >= 0 else {}
         _draw_person(ImageDraw.Draw(frame, "RGBA"), t, points, scales, depths, colours | lit, facing, brightness)
         frames[t] = np.asarray(frame.reduce(over))
-        pose = Image.new("RGB", frame.size, "white")
-        draw = ImageDraw.Draw(pose)
-        for a, b, colour in LIMBS:
-            _line(draw, points[a][t], points[b][t], 0.03 * over * height * PERSON, colour)
-        poses[t] = np.asarray(pose.reduce(over))
-    return frames, poses
+    joints = {name: pixels / over for name, pixels in points.items()}
+    return frames, skeleton.draw(joints, height, width, skeleton.STUDIO)
+
+
+def key_points(number, height, width, *, seed=0, length=LENGTH):
+    """The `KeyPoints` of the person in a sequence, in pixels of its frames; the arguments are those of `sequence`.
+
+    The ears stand at the middle of the head; of face and hands, the other landmarks are missing.
+    """
+    joints = person.skeleton(person.write_script(np.random.default_rng([seed, number]), length))
+    joints |= {"left_ear": joints["head"], "right_ear": joints["head"]}
+    return KeyPoints.from_joints({name: _project(positions, height, width)[0] for name, positions in joints.items()
+                                  if name != "forward"}, (width, height), FPS)
 
 
 def sequences(numbers, height, width, **options):

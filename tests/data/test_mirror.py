@@ -9,14 +9,15 @@ from cvae_tf.data import mirror
 from cvae_tf.data.clips import Clips
 from cvae_tf.data.footage import Footage, load_footage
 from cvae_tf.errors import InputError
+from cvae_tf.pose import skeleton
 from cvae_tf.studio import scene as studio
 
 RAINBOW = [hue for hue in range(0, 340, 20)]  # OpenPose's hues of its 18 lines, 20 degrees apart
-LAB = {"hip": (0, 161), "knee": (0, 161), "ankle": (20, 141), "toe": (48, 113), "shoulder": (192, 226),
+LAB = {"hip": (0, 161), "knee": (0, 161), "ankle": (20, 141), "foot_index": (48, 113), "shoulder": (192, 226),
        "elbow": (192, 226), "wrist": (184, 212)}
 OPENPOSE = {"right_shoulder": 0, "left_shoulder": 1, "right_elbow": 2, "right_wrist": 3, "left_elbow": 4,
-            "left_wrist": 5, "right_hip": 6, "right_knee": 7, "right_ankle": 8, "right_toe": 8, "left_hip": 9,
-            "left_knee": 10, "left_ankle": 11, "left_toe": 11, "head": 12, "nose": 13, "pelvis": 6}
+            "left_wrist": 5, "right_hip": 6, "right_knee": 7, "right_ankle": 8, "right_foot_index": 8, "left_hip": 9,
+            "left_knee": 10, "left_ankle": 11, "left_foot_index": 11, "head": 12, "nose": 13, "pelvis": 6}
 
 
 def _drawn(hue, saturation=1.0):
@@ -32,8 +33,9 @@ def _lab_hue(end):
 def _poses_in(monkeypatch, colour_of, size=(32, 64), length=96):
     """The studio's poses with the colour ``colour_of(end, colour)`` for each limb."""
     with monkeypatch.context() as patch:
-        patch.setattr(studio, "LIMBS", tuple((a, b, tuple(int(c) for c in colour_of(b, colour)))
-                                             for a, b, colour in studio.LIMBS))
+        limbs = tuple(skeleton.Limb(a, b, tuple(int(c) for c in colour_of(b, colour)))
+                      for a, b, colour in skeleton.STUDIO.limbs)
+        patch.setattr(skeleton, "STUDIO", skeleton.STUDIO._replace(limbs=limbs))
         return studio.sequence(1, *size, length=length)[1]
 
 
@@ -64,13 +66,14 @@ def test_any_colour_moves_as_the_nearest_limb_does_to_the_bit(palette):
 
 def test_the_studio_mirrored_is_drawn_as_a_mirrored_person_is(monkeypatch):
     _, poses = studio.sequence(1, 64, 128, length=40)
-    counterpart = {limb[:2]: limb[2] for limb in studio.LIMBS}
+    counterpart = {limb[:2]: limb[2] for limb in skeleton.STUDIO.limbs}
 
     def other_side(name):
         return name.replace("left", "RIGHT").replace("right", "left").replace("RIGHT", "right")
 
-    exchanged = [(a, b, counterpart[other_side(a), other_side(b)]) for a, b, _ in studio.LIMBS]
-    monkeypatch.setattr(studio, "LIMBS", exchanged)
+    exchanged = tuple(skeleton.Limb(a, b, counterpart[other_side(a), other_side(b)])
+                      for a, b, _ in skeleton.STUDIO.limbs)
+    monkeypatch.setattr(skeleton, "STUDIO", skeleton.STUDIO._replace(limbs=exchanged))
     _, expected = studio.sequence(1, 64, 128, length=40)
     monkeypatch.undo()
     result = mirror.mirrored(poses, mirror.STUDIO)[:, :, ::-1].astype(int)

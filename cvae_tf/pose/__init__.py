@@ -1,0 +1,1 @@
+"""Poses of people: key points, skeletons, their detection, motion and drawing."""
