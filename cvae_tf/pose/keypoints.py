@@ -92,6 +92,12 @@ class KeyPoints:
         return dataclasses.replace(self, points=points, confidence=confidence, fps=fps)
 
 
+def joined(parts):
+    """Some `KeyPoints` of one size and frame rate, one after the other."""
+    return dataclasses.replace(parts[0], points=np.concatenate([part.points for part in parts]),
+                               confidence=np.concatenate([part.confidence for part in parts]))
+
+
 def write_poses(path, key_points, names):
     """Write ``poses.json``: COCO's key-point format, with the 33 landmarks beside the 17 key points.
 
@@ -155,9 +161,12 @@ def read_poses(path):
         rows = {int(image["id"]): t for t, image in enumerate(images)}
         table = np.zeros((len(images), len(LANDMARKS), 3))
         for annotation in content["annotations"]:
-            table[rows[annotation["image_id"]]] = np.reshape(annotation["landmarks"], (-1, 3))
-        if not (np.isfinite(table).all() and 0 < fps < np.inf and min(size) > 0 and np.abs(table).max() < 1e6):
+            table[rows[annotation["image_id"]]] = np.reshape(annotation["landmarks"], table.shape[1:])
+        if not (np.abs(table).max() < 1e6 and 0 <= table[..., 2].min() and table[..., 2].max() <= 1
+                and 0 < fps < np.inf and min(size) > 0):
             raise ValueError("numbers out of range")
+        if len(rows) < len(images):
+            raise ValueError("two images with one number")
     except Exception as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: not a readable file of key points ({reason}); prepare the data set again") from error
