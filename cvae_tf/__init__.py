@@ -7,7 +7,7 @@ loaded already, the model classes are loaded at once, so that ``keras.models.loa
 import importlib
 import sys
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {
     "CVAE": "model.cvae", "UNet": "model.unet", "LabNetwork": "lab.network", "load_footage": "data.footage",
@@ -15,7 +15,8 @@ _HOME = {
     "linear_decay": "model.schedules", "EpochSchedules": "training.callbacks", "Config": "config",
     "train": "training.loop", "ExportedModel": "inference.exported_model", "predict": "inference.predict",
     "evaluate": "evaluation.evaluate", "compare": "experiments.compare", "study": "experiments.study",
-    "psnr_per_frame": "evaluation.metrics", "write_gif": "data.film",
+    "psnr_per_frame": "evaluation.metrics", "write_gif": "data.film", "prepare": "preparation.prepare",
+    "KeyPoints": "pose.keypoints",
 }
 __all__ = list(_HOME)
 

@@ -18,6 +18,7 @@ from cvae_tf.config import PRESETS, STUDIO, Config, load_config
 from cvae_tf.errors import InputError
 
 SCRIPTS = ("train.py", "predict.py")
+LEAST_STEPS = 2000  # of a training on a prepared data set: with fewer, limbs stay blurred, however short the video
 
 
 def main(argv=None):
@@ -92,7 +93,31 @@ def train_config(argv):
         del base["max_minutes"]  # the limit of an earlier session
     else:
         base = PRESETS[args.get("preset", "demo")]
-    return Config(**{**base, **args}), dry_run, fresh
+    settings = {**base, **args}
+    return Config(**settings | _prepared_settings(settings)), dry_run, fresh
+
+
+def _prepared_settings(settings):
+    """What a prepared data set decides: the size of its frames, and, if it is short, the number of steps per epoch.
+
+    Raises:
+        InputError: ``settings`` contradict the size, or the record of the data set is damaged.
+    """
+    from cvae_tf.data.record import read_record
+
+    record = read_record(settings.get("data_dir", STUDIO))
+    if not record:
+        return {}
+    found = dict(zip(("frame_H", "frame_W"), record["frame_size"], strict=True))
+    for name, value in found.items():
+        if settings.get(name, value) != value:
+            raise InputError(f"--{name} {settings[name]}: the frames of {settings['data_dir']} were prepared with "
+                             f"{value} pixels; leave this flag out, or prepare with another --height")
+    full, epochs = Config(**settings | found), settings.get("num_epoch", Config.num_epoch)
+    natural = record["frames"]["train"] // (full.train_vi_len * full.batch_size)
+    if full.steps_per_epoch == 0 and natural * epochs < LEAST_STEPS:
+        found["steps_per_epoch"] = -(-LEAST_STEPS // epochs)
+    return found
 
 
 class _Parser(argparse.ArgumentParser):
@@ -170,18 +195,55 @@ def _train(words):
     return run
 
 
+def _prepare(words):
+    parser = _Parser("prepare", "Frames and drawn poses get the lab's layout, for train --data_dir OUT.")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video of one person: MP4, MOV, AVI, WebM, GIF, "
+                        "or a folder of images")
+    parser.flag("out", "folder of the data set to write", required=True)
+    parser.flag("val", "videos for validation [the last 15%% of each VIDEO]", nargs="+", default=None)
+    parser.flag("poses", "key points of another program for the only VIDEO: folder of OpenPose JSON files, COCO JSON, "
+                ".npz (T, K, 3), or CSV or HDF5 of SLEAP or DeepLabCut [found in the video]")
+    parser.flag("crop", "part of the picture: person (a fixed box around the person's track), whole, or X,Y,W,H in "
+                "pixels", "person")
+    parser.flag("height", "height of the frames in pixels; the width follows from the crop", 64)
+    parser.flag("fps", "frames per second; 0: those of the slowest VIDEO, divided by a whole number to be at most 30",
+                0.0)
+    parser.flag("max_gap", "number of frames in a row, without a person, that are interpolated", 5)
+    parser.switch("overwrite", "replace a data set in --out that was prepared otherwise")
+    args = vars(parser.parse_args(words))
+
+    def run():
+        from cvae_tf.preparation.prepare import prepare
+
+        prepare(args.pop("videos"), args.pop("out"), args.pop("val") or (), **args)
+
+    return run
+
+
 def _predict(words):
     parser = _Parser("predict", "Without flags: the newest model, and the validation sequence of the studio.")
     _add_model(parser)
-    parser.flag("first_frame", "PNG file of the given frame [the first of --truth]")
-    parser.flag("poses", f"folder of drawn poses, PNG, or '{STUDIO}' [{STUDIO}]")
-    parser.flag("truth", "folder of the true frames, named like the poses, to compare with")
-    parser.flag("output", "film to write: .gif, .mp4, or a name without extension for a folder of PNG files; PSNR "
-                "curve and table go beside the film [prediction.gif]")
+    parser.flag("first_frame", "image of the given frame [the first of --truth, or else of the model's own footage]")
+    parser.flag("poses", "a video; key points (folder of OpenPose JSON files, COCO JSON, .npz, CSV or HDF5 of SLEAP or "
+                f"DeepLabCut, motion capture as BVH); a folder of drawn poses, PNG; or '{STUDIO}' [{STUDIO}]")
+    parser.add_argument("--retarget", dest="fit", nargs="?", const="place", choices=("place", "limbs"),
+                        help="fit the person in the video or key points to the person of the model's footage: height "
+                        "and place, or (limbs) the lengths of the limbs as well")
+    parser.flag("view", "motion capture: direction to look from, front, side or degrees [front]")
+    parser.flag("truth", "folder of the true frames, named like the drawn poses, to compare with")
+    parser.flag("output", "film to write: .gif, .mp4, .webm, .npz (an array), or a name without extension for a folder "
+                "of PNG files; PSNR curve and table go beside the film [prediction.gif]")
+    parser.add_argument("--compare", action="store_const", const=True,
+                        help="show driver, pose and result side by side, for a video or key points")
+    parser.flag("overlay", "drawing over the result: pose [none]", choices=("pose",))
+    parser.add_argument("--contact_sheet", action="store_const", const=True,
+                        help="write a PNG with 24 frames beside the film")
     parser.flag("samples", "number of films, drawn side by side [1]", type=int)
     _add_latents(parser)
-    parser.flag("fps", "frames per second", 20.0)
+    parser.flag("fps", "frames per second [those of the model's footage]", type=float)
     parser.flag("scale", "width and height of a frame's pixel in the film, in pixels", 4)
+    parser.flag("enlarge", "manner of --scale: nearest shows pixels as squares, lanczos is smooth [nearest]",
+                choices=("nearest", "lanczos"))
     split = parser.add_argument_group("the test sequences of a data set, instead of one film")
     split.add_argument("--data_dir", help="folder of the data set in the lab's layout")
     split.add_argument("--split", help="split of the data set, or a folder that holds *_img and *_label [test]")
@@ -190,9 +252,11 @@ def _predict(words):
     _add_overwrite(parser)
     args = vars(parser.parse_args(words))
     given = {name: value for name, value in args.items() if value is not None}
-    one_film, test_sequences = ("first_frame", "poses", "truth", "output", "samples"), ("split", "out", "csv")
+    one_film, test_sequences = ("first_frame", "poses", "truth", "output", "samples", "fit", "view", "compare",
+                                "overlay", "contact_sheet", "enlarge"), ("split", "out", "csv")
     for name in one_film if "data_dir" in given else test_sequences:
         if name in given:
+            name = "retarget" if name == "fit" else name
             raise InputError(f"--{name} cannot be given {'with' if 'data_dir' in given else 'without'} --data_dir")
 
     def run():
@@ -214,6 +278,11 @@ def _evaluate(words):
     parser.flag("samples", "number of films with z from the prior, for each sequence", 10)
     _add_latents(parser)
     parser.flag("out", "folder of the report to write [reports/MODEL-DATA-SPLIT]")
+    parser.add_argument("--pose_detector", action="store_true", default=None, help="a search for the person's limbs in "
+                        "true and generated frames, which are compared with the driving pose [on if ai-edge-litert is "
+                        "installed]")
+    parser.add_argument("--no_pose_detector", action="store_false", dest="pose_detector", default=None,
+                        help="turn --pose_detector off")
     args = vars(parser.parse_args(words))
 
     def run():
@@ -359,6 +428,7 @@ def _overview():
 
 
 COMMANDS = {
+    "prepare": ("turn videos of a person into a data set to train on", _prepare),
     "train": ("train the conditional VAE; without flags, on the built-in studio data set", _train),
     "predict": ("generate a film from one frame and drawn poses, with an exported model", _predict),
     "evaluate": ("measure an exported model on whole sequences beside baselines, and write a report", _evaluate),

@@ -25,7 +25,8 @@ except ImportError:  # Windows
 CHECKSUMS = "checksums.txt"
 MARK = b"made by cvae_tf"  # written into films and plots, so that the program may replace them
 LITTER = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}  # made by file managers and notebooks
-OWN_NAME = re.compile(r"\.cvae_tf_cache|\..+\.lock|\.(?P<of>.+)\.\d+\.(?P<kind>tmp|old)")  # caches, locks, unfinished
+# Caches, locks, work that goes on later, and unfinished files.
+OWN_NAME = re.compile(r"\.cvae_tf_cache|\..+\.(lock|prepare)|\.(?P<of>.+)\.\d+\.(?P<kind>tmp|old)")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from PIL import Image
 
 from cvae_tf import cli
 from cvae_tf.data.footage import Footage
+from cvae_tf.inference.exported_model import ExportedModel
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.unet import UNet
 from cvae_tf.studio import scene as studio
@@ -88,6 +89,28 @@ def image_tree(root, frames=12, size=(64, 32), name="frame"):
             for n in range(frames):
                 Image.new("RGB", size, (n, 0, 0)).save(folder / f"{name}{n:03d}.png")
     return root
+
+
+class StandIn(ExportedModel):
+    """Stands for an exported model of 16x32 pixels: a frame is a mean of first frame, pose and noise."""
+
+    height, width, films_at_once = 16, 32, 2
+
+    def __init__(self, path):
+        self.path, self.lengths = path, []
+
+    def generate(self, first_frame, poses, seed=0, temperature=1.0):
+        noise = np.random.default_rng(seed).random(first_frame.shape, np.float32) * np.float32(temperature)
+        return (first_frame + poses + noise) / 3
+
+    def film(self, first_frame, seed=0, temperature=1.0):
+        def extend(poses):
+            self.lengths.append(len(poses))
+            return self.generate(first_frame, poses, seed, temperature)
+        return extend
+
+    def reconstruct(self, frames, poses):
+        return frames[1:], np.ones(len(frames) - 1), np.zeros((len(frames) - 1, 1, 1, 2))
 
 
 class Ended:

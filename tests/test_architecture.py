@@ -14,7 +14,7 @@ from cvae_tf import cli
 
 PACKAGE = ROOT / "cvae_tf"
 # Each folder may import from those before it, and from the modules that lie beside the folders.
-ROOMS = ("model", "studio", "data", "evaluation", "inference", "lab", "training", "experiments")
+ROOMS = ("model", "pose", "studio", "data", "preparation", "evaluation", "inference", "lab", "training", "experiments")
 
 
 def _imports(path):

@@ -312,7 +312,7 @@ PREDICTIONS = [
     (["--fps", "0"], "--fps must be from 1 to 50"),
     (["--scale", "1000"], "--scale must be from 1 to 32"),
     (["--first_frame", "x.png"], "--first_frame and --truth need --poses FOLDER"),
-    (TREE, "--poses needs the first frame"),
+    (["--poses", "nowhere"], "nowhere: no such folder"),
     ([*TREE, "--first_frame", "nowhere.png"], "nowhere.png: not a readable image"),
     ([*TREE, "--first_frame", "data"], "data: not a readable image"),
     ([*TREE, "--truth", "short"], "short: no true frame frame003.png for the pose of that name"),

@@ -70,9 +70,9 @@ def _invalid(name):
 
 
 def _agree(values):
-    """Whether the flags fit each other: the lab's network has no learned prior."""
+    """Whether the flags fit each other: the lab's network has no learned prior, and at least 4 latent channels."""
     chosen = {**PRESETS[values.get("preset", "demo")], **values}
-    return chosen.get("network", "unet") == "unet" or chosen.get("prior") != "learned"
+    return chosen.get("network", "unet") == "unet" or chosen.get("prior") != "learned" and chosen.get("N_dim", 12) >= 4
 
 
 CONFIGS = st.fixed_dictionaries({}, optional={name: _valid(name) for name in FIELDS}).filter(_agree)

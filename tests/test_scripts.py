@@ -125,7 +125,7 @@ def test_help_groups_the_flags_and_names_the_program(program, tmp_path):
     (["train", "--data_dir", "nowhere"], "nowhere"),
     (["predict", "--model", "nowhere"], "nowhere: no SavedModel in this folder"),
     (["predict", "--model", SHIPPED, "--output", "film.avi"], "--output must end in .gif"),
-    (["predict", "--model", SHIPPED, "--poses", "x"], "--poses needs the first frame"),
+    (["predict", "--model", SHIPPED, "--first_frame", "x"], "need --poses"),
     (["predict", "--model", SHIPPED, "--samples", "0"], "--samples must be from 1 to 64"),
     (["predict", "--csv", "x.csv"], "--csv cannot be given without --data_dir"),
     (["studio", "out", "--train", "0"], "--train must be from 1 to 1000, received 0"),

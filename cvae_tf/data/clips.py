@@ -27,7 +27,7 @@ class Clips:
         seed: seed of the order, of the context frames and of the mirroring.
 
     Raises:
-        InputError: the footage is too short for one clip, or ``mirror`` is set and the palette is unknown.
+        InputError: the footage is too short for one clip, or ``mirror`` is set, and palette and key points are unknown.
     """
 
     footage: "Footage"  # noqa: F821
@@ -44,7 +44,7 @@ class Clips:
     _starts: tuple = field(init=False, repr=False)
 
     def __post_init__(self):
-        if self.mirror and self.footage.palette is None:
+        if self.mirror and self.footage.palette is None and self.footage.key_points is None:
             raise InputError("--mirror needs poses in the lab's or the studio's colours, by which it tells left limbs "
                              "from right ones; the training poses have others; give --no_mirror")
         shares = (min(self.share, self.early_share), self.share)
@@ -99,7 +99,10 @@ class Clips:
         if self.mirror:
             chosen = random.random(self.batch_size) < 0.5
             frames[chosen], context[chosen] = frames[chosen, :, :, ::-1], context[chosen, :, ::-1]
-            poses[chosen] = mirror.mirrored(poses[chosen], self.footage.palette)
+            if self.footage.mirrored_poses is not None:
+                poses[chosen] = self.footage.mirrored_poses[times[chosen]]
+            else:
+                poses[chosen] = mirror.mirrored(poses[chosen], self.footage.palette)
         return {"frames": frames, "poses": poses, "context": context}
 
     def _choose(self, step, random):

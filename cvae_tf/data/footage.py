@@ -7,15 +7,18 @@ already decoded footage.
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cvae_tf.config import STUDIO, check_ranges
-from cvae_tf.data import arrays, images, mirror
+from cvae_tf.data import arrays, images, mirror, record
 from cvae_tf.data.clips import Clips
 from cvae_tf.errors import InputError
+from cvae_tf.pose import skeleton
+from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.studio import scene as studio
 
 
@@ -28,7 +31,9 @@ class Footage:
         sequences: (start, length) of each uncut sequence, in order.
         names: names of the frames, for messages; their numbers by default.
         checksum: checksum of the pixels.
-        palette: `mirror.Palette` of the poses; None if it is unknown, so that clips cannot be mirrored.
+        palette: `mirror.Palette` of the poses; None if it is unknown.
+        key_points: `KeyPoints` of the frames, from which their poses were drawn; None if they are unknown. Clips can
+            be mirrored with a palette or with key points.
         split: ``"train"`` or ``"val"``. The `clips` of ``"val"`` are the same each time.
     """
 
@@ -39,6 +44,15 @@ class Footage:
     checksum: str = ""
     palette: mirror.Palette | None = None
     split: str = "train"
+    key_points: KeyPoints | None = None
+
+    @cached_property
+    def mirrored_poses(self):
+        """The poses of the mirrored frames, drawn from the key points: (N, H, W, 3) uint8; None without key points."""
+        if self.key_points is not None:
+            height, width = self.frames.shape[1:3]
+            mirrored = self.key_points.cropped((0, 0, *self.key_points.size), (width, height)).mirrored()
+            return skeleton.draw(mirrored.joints(), height, width)
 
     def clips(self, length, batch_size, *, seed=0, context="sequence", mirror=False, steps_per_epoch=0):
         """One epoch of batches for Keras's ``fit``.
@@ -98,14 +112,15 @@ class Splits(NamedTuple):
     val: Footage
 
 
-def load_footage(data_dir=STUDIO, *, frame_size=(32, 64), max_frames=0, studio_sequences=4, studio_seed=0,
+def load_footage(data_dir=STUDIO, *, frame_size=None, max_frames=0, studio_sequences=4, studio_seed=0,
                  studio_variety=False, studio_lamp=False):
     """Load the footage of a data set.
 
     Args:
         data_dir: folder in the lab's layout, or ``"studio"`` for the built-in data set.
         frame_size: (height, width) of the frames in pixels, 8 to 1024 each. Larger images are resized. Already
-            decoded footage (see `arrays`) must have this size.
+            decoded footage (see `arrays`) must have this size. None: the size of a prepared data set's frames (see
+            `record`), and (32, 64) for others.
         max_frames: number of frames to load from each split, from its first frame on; 0: all.
         studio_sequences: number of training sequences of the studio, 1 to 1000.
         studio_seed, studio_variety, studio_lamp: as for `studio.scene.sequence`.
@@ -116,7 +131,7 @@ def load_footage(data_dir=STUDIO, *, frame_size=(32, 64), max_frames=0, studio_s
     Raises:
         InputError: a value is out of range, a folder is missing or empty, a frame has no pose, or a file is unreadable.
     """
-    height, width = frame_size
+    height, width = frame_size or record.frame_size(data_dir) or (32, 64)
     check_ranges(dict(frame_H=(8, 1024), frame_W=(8, 1024), max_frames=(0, 10**9), studio_sequences=(1, 1000),
                       studio_seed=(0, 2**31 - 1)), frame_H=height, frame_W=width, max_frames=max_frames,
                  studio_sequences=studio_sequences, studio_seed=studio_seed)
@@ -150,5 +165,8 @@ def _read_split(root, split, height, width, max_frames):
     frames, poses, sequences, checksum = found
     count = min(len(frames), max_frames or len(frames))
     sequences = tuple((start, min(length, count - start)) for start, length in sequences if start < count)
-    palette = mirror.find_palette(poses[:count]) if split == "train" else None
-    return Footage(frames[:count], poses[:count], sequences, names, checksum, palette, split)
+    palette, key_points = None, None
+    if split == "train":
+        palette = mirror.find_palette(poses[:count])
+        key_points = record.key_points_of(root, names) if names else None
+    return Footage(frames[:count], poses[:count], sequences, names, checksum, palette, split, key_points)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf.config import STUDIO
-from cvae_tf.data import arrays, images
+from cvae_tf.data import arrays, images, record
 from cvae_tf.errors import InputError, printable
+from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.studio import scene as studio
 
+PREPARED = ("train", "val")  # the splits of a prepared data set; a test beside them is the user's own
 STUDIO_TEST = range(1001, 1006)  # sequence numbers that no training uses; five sequences, as in the lab's test
 
 
@@ -22,12 +24,14 @@ class Sequence:
         name: unique and `printable` name for reports.
         frames, poses: (T, H, W, 3) uint8, T at least 2; frame t and pose t show the same instant.
         note: remark for the readers of a report, or an empty string.
+        key_points: `KeyPoints` of the frames, in their pixels; None if they are unknown.
     """
 
     name: str
     frames: np.ndarray
     poses: np.ndarray
     note: str = ""
+    key_points: KeyPoints | None = None
 
 
 def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_variety=False, studio_lamp=False):
@@ -46,14 +50,17 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
 
     Raises:
         InputError: a folder is missing or empty, a frame has no pose, a pose has no true frame, an image is
-            unreadable, or the images of a folder differ in size or are smaller than the model's frames.
+            unreadable, the images of a folder differ in size or are smaller than the model's frames, or the key points
+            of a prepared data set are damaged.
     """
     if data_dir == STUDIO:
         numbers = {"val": [0], "test": STUDIO_TEST}.get(split)
         if numbers is None:
             raise InputError(f"--split must be val or test with --data_dir {STUDIO}, received '{split}'")
         pairs = studio.sequences(numbers, height, width, seed=studio_seed, variety=studio_variety, lamp=studio_lamp)
-        return [Sequence(f"studio {number}", *pair) for number, pair in zip(numbers, pairs, strict=True)]
+        return [Sequence(f"studio {number}", *pair, key_points=studio.key_points(
+            number, height, width, seed=studio_seed, length=len(pair[0])))
+            for number, pair in zip(numbers, pairs, strict=True)]
     folder, found = split_folder(data_dir, split), []
     if decoded := arrays.read_arrays(folder, height, width):
         found = _cut("", range(len(decoded[0])), decoded, "")
@@ -67,19 +74,23 @@ def load_sequences(data_dir, split, height, width, *, studio_seed=0, studio_vari
             note = images.check_shapes(frame_paths[0], pose_paths[0], height, width)
             cache = f"{folder.name}_{name}" if name else folder.name
             decoded = arrays.decode(folder.parent, cache, frame_paths, pose_paths, height, width)
-            found += _cut(name, [path.stem for path in frame_paths], decoded, note)
+            key_points = record.key_points_of(folder.parent, frame_paths) if folder.name in PREPARED else None
+            if key_points is not None:
+                key_points = key_points.cropped((0, 0, *key_points.size), (width, height))
+            found += _cut(name, [path.stem for path in frame_paths], decoded, note, key_points)
     if not found:
         raise InputError(f"{folder}: no two frames with consecutive numbers; there is nothing to predict")
     return found
 
 
-def _cut(name, frame_names, decoded, note):
+def _cut(name, frame_names, decoded, note, key_points=None):
     """A `Sequence` for each uncut part of at least two frames in a result of `arrays.read_arrays`."""
     frames, poses, parts, _ = decoded
     spans = [f"{frame_names[start]} to {frame_names[start + length - 1]}" for start, length in parts]
     if name:
         spans = [name] if len(parts) == 1 else [f"{name}: {span}" for span in spans]
-    return [Sequence(printable(span), frames[start:start + length], poses[start:start + length], note)
+    return [Sequence(printable(span), frames[start:start + length], poses[start:start + length], note,
+                     key_points and key_points[start:start + length])
             for span, (start, length) in zip(spans, parts, strict=True) if length > 1]
 
 

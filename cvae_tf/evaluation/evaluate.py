@@ -14,7 +14,7 @@ from cvae_tf.config import STUDIO, check_ranges, studio_of
 from cvae_tf.data.film import to_uint8
 from cvae_tf.data.images import to_float
 from cvae_tf.data.sequences import load_sequences, split_folder
-from cvae_tf.evaluation import metrics, summary
+from cvae_tf.evaluation import limbs, metrics, summary
 from cvae_tf.files import check_paths
 
 # A latent dimension is active if its posterior mean has a variance over the data above this (Burda et al., 2016).
@@ -37,6 +37,7 @@ class SequenceResult:
         broken: number of generated frames with values that are not finite, over all samples.
         note: a remark on the sequence for the reader of the report, or an empty string.
         panels: name -> film to show beside the others, (T-1, H, W, 3) uint8.
+        limbs: what `limbs.count_limbs` returned; None: the films were not searched for limbs.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SequenceResult:
     broken: int
     note: str
     panels: dict
+    limbs: dict | None = None
 
 
 def measure(frames, film, region):
@@ -81,7 +83,7 @@ def measure(frames, film, region):
             "colour_drift": drift, "colour_distance": np.abs(drift).mean(axis=-1)}
 
 
-def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, progress=lambda: None):
+def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, progress=lambda: None, find=None):
     """Measure a model on one sequence.
 
     Args:
@@ -90,13 +92,16 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
         samples: number of films with z from the prior; film k, from 0, has the seed ``seed + k``, as in `predict`.
             Memory does not grow with ``samples``.
         seed, temperature: seed of the latents and factor on the deviation of z from the prior's mean.
-        progress: function without arguments, called after each of the ``samples + 2`` films.
+        progress: function without arguments, called after each of the ``samples + 2`` films, and after the search for
+            limbs.
+        find: the function that finds a person in a frame, as for `limbs.count_limbs`; None: no search for limbs.
 
     Returns:
         A `SequenceResult`.
     """
     frames, poses = to_float(sequence.frames), to_float(sequence.poses)
     truth, region = frames[1:], metrics.person_region(poses)[1:]
+    shown = "sample 1" if samples > 1 else "prior z"
     distance, series, panels, broken = _PairwiseDistance(), {}, {"truth": truth, "pose": poses[1:]}, 0
     for k in range(samples):
         film = model.generate(frames[0], poses[1:], seed + k, temperature)
@@ -105,7 +110,7 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
         measured = measure(truth, film, region)
         series["prior"] = {name: series["prior"][name] + (value - series["prior"][name]) / (k + 1)  # the running mean
                            for name, value in measured.items()} if k else measured
-        panels.setdefault("sample 1" if samples > 1 else "prior z", film)
+        panels.setdefault(shown, film)
         for row, panel, better in (("prior_best", "best sample", np.greater), ("prior_worst", "worst sample", np.less)):
             if samples > 1 and (k == 0 or better(measured["psnr"].mean(), series[row]["psnr"].mean())):
                 series[row], panels[panel] = measured, film
@@ -120,8 +125,14 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
     series |= {name: measure(truth, film, region) for name, film in others.items()}
     panels["posterior z"] = rebuilt
     active = int(np.sum(np.var(mean, axis=0) > ACTIVE_VARIANCE)) if len(mean) > 1 else None
+    panels, found = {name: to_uint8(film) for name, film in panels.items()}, None
+    if find is not None:
+        films = {"truth": panels["truth"], "prior": panels[shown], "posterior": panels["posterior z"],
+                 "copy_first": np.broadcast_to(sequence.frames[:1], panels["truth"].shape)}
+        found = limbs.count_limbs(find, films, sequence.key_points and sequence.key_points[1:])
+        progress()
     return SequenceResult(sequence.name, series, distance.root_mean_square(), kl, active, mean[0].size, broken,
-                          sequence.note, {name: to_uint8(film) for name, film in panels.items()})
+                          sequence.note, panels, found)
 
 
 class _PairwiseDistance:
@@ -147,7 +158,8 @@ class _PairwiseDistance:
         return float(np.sqrt(max(0.0, total) / (self.count * (self.count - 1) / 2)))
 
 
-def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, temperature=1.0, out=None):
+def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, temperature=1.0, out=None,
+             pose_detector=None):
     """Measure a model on whole sequences, free-running from the first frame; print a table and write a report.
 
     Args:
@@ -158,12 +170,15 @@ def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, tempera
         seed: seed of the latents, from 0; sample k, counted from 0, takes ``seed + k``.
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
         out: folder of the report; None: ``reports/MODEL-DATA-SPLIT``. An earlier report there is replaced.
+        pose_detector: whether to search the films for limbs with a pose detector (see `limbs`), which takes about a
+            tenth of a second for each searched frame; None: if the package ai-edge-litert is installed.
 
     Returns:
         The report as a dict, equal to ``report.json``.
 
     Raises:
-        InputError: a value is out of range, the data cannot be read, or the report cannot be written.
+        InputError: a value is out of range, the data or the pose detector cannot be read, or the report cannot be
+            written.
     """
     from cvae_tf.evaluation import report  # imports Matplotlib
 
@@ -176,10 +191,11 @@ def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, tempera
     report.check(out)
     studio = studio_of(model.path) if data_dir == STUDIO else {}
     sequences = load_sequences(data_dir, split, model.height, model.width, **studio)
+    find = limbs.open_detector() if (limbs.is_installed() if pose_detector is None else pose_detector) else None
     import keras  # slow, as it imports TensorFlow
 
-    films = keras.utils.Progbar(len(sequences) * (samples + 2), unit_name="film")
-    results = [evaluate_sequence(model, sequence, samples, seed, temperature, progress=lambda: films.add(1))
+    films = keras.utils.Progbar(len(sequences) * (samples + 2 + (find is not None)), unit_name="film")
+    results = [evaluate_sequence(model, sequence, samples, seed, temperature, lambda: films.add(1), find)
                for sequence in sequences]
     settings = {"model": str(model.path), "data_dir": str(data_dir), "split": str(split), "samples": samples,
                 "seed": seed, "temperature": temperature, "frame": [model.height, model.width], **studio,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf.data.film import side_by_side, write_gif
+from cvae_tf.evaluation import limbs
 from cvae_tf.evaluation.plots import Line, line_figure, png
 from cvae_tf.evaluation.tables import markdown
 from cvae_tf.files import atomic, check_replaceable, write_csv
@@ -28,6 +29,12 @@ frames that have a pose; outside: all other pixels. Sharpness: gradient energy o
 as sharp as the truth. Colour drift: mean absolute difference between the mean colours of a generated and of a true
 frame, pixels in [0, 1]. The films of rows marked * were made with the true frames that they are compared with: they are
 not predictions."""
+LIMBS = {  # columns of the table of limbs: key of `limbs.shares` -> title
+    "found": "person found (%)", "joints": f"joints within {limbs.TOLERANCE:.0%} of the body height (%)",
+    "hands_and_feet": "hands and feet alone (%)",
+}
+DRIVING = {"key points": "is known for this data", "detector": "is what the detector finds in the true frame, so that "
+           "the row truth has no share of joints"}
 FAINT = ("copy-first", "copy-first, person", "truth")  # curves drawn as thin grey background lines
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -169,12 +176,34 @@ def _latent(report):
                      _cell(one["diversity"], "{:.3g}")] for one in report["sequences"]]
 
 
+def _limbs(report):
+    found = report["limbs"]
+    titles = {row: title + (" *" if uses_truth else "") for row, (title, uses_truth) in limbs.ROWS.items()}
+    return ["limbs", *LIMBS.values()], [
+        [titles[row], *(_cell(None if values[name] is None else 100 * values[name], "{:.1f}") for name in LIMBS)]
+        for row, values in found["rows"].items()]
+
+
+def _about_limbs(report):
+    found, frames = report["limbs"], sum(one["frames"] for one in report["sequences"])
+    factor = limbs.enlargement(report["frame"][0])
+    enlarged = f" and enlarged {factor} times" if factor > 1 else ""
+    return (f"Person found: share of {found['searched_frames']} of {frames} frames, evenly spaced{enlarged}, in which "
+            f"the pose detector BlazePose finds a person. In {found['frames_with_person']} of them, the driving pose "
+            "has a person in the picture. Joints: share of this person's shoulders, elbows, wrists, hips, knees and "
+            f"ankles that the detector finds at most {limbs.TOLERANCE:.0%} of the body height from their place; where "
+            "it finds nobody, all are missed. Hands and feet: wrists and ankles. Body height: longer side of the box "
+            f"around the driving pose, median over the frames. The driving pose {DRIVING[found['driving_pose']]}. The "
+            "row truth is the yardstick, since the detector errs on true frames too.")
+
+
 def as_text(report):
     """Format the report as Markdown for a terminal."""
     steps = list(report["mean"]["prior"]["horizons"])
     few = list(dict.fromkeys([steps[i * (len(steps) - 1) // 4] for i in range(5)]))
     parts = [markdown(*_main_table(report)), markdown(*_horizons(report, "psnr", "{:.2f}", few)),
              markdown(*_lab(report)), markdown(*_latent(report)),
+             *([markdown(*_limbs(report)) + _about_limbs(report)] if report["limbs"] else []),
              "* made with the true frames that the film is compared with: not a prediction", *report["notes"]]
     return "\n".join(parts)
 
@@ -209,6 +238,8 @@ def _html(report, plots, results):
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in report["notes"])
     drawn = "".join(f'<h2>{PLOTS[name]}</h2><img alt="{PLOTS[name]}" src="{_embedded(data, "png")}">'
                     for name, data in plots.items())
+    seen = ("<h2>Limbs</h2>" + _html_table(*_limbs(report)) + f'<p class="small">{escape(_about_limbs(report))}</p>'
+            if report["limbs"] else "")
     title = escape(f"{Path(report['model']).name} on {Path(report['data_dir']).name}, {report['split']}")
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -228,6 +259,7 @@ sequences; private: mean of the others.</p>
 <h2>The latent</h2>{_html_table(*_latent(report))}
 <p class="small">A latent dimension is active if the variance of the posterior's mean over the frames exceeds 0.01.
 Diversity: root mean squared difference of two samples, pixels in [0, 1].</p>
+{seen}
 <h2>Films</h2>{"".join(_film(one) for one in results)}
 {drawn}
 </body></html>

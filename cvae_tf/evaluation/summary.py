@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cvae_tf.evaluation import metrics
+from cvae_tf.evaluation import limbs, metrics
 
 ROWS = {  # row -> its title, and whether its film was made from the true frames to predict
     "prior": ("prior z, mean of the samples", False),
@@ -83,7 +83,8 @@ def report_of(results, settings):
     last = f"1-{lengths[0]}" if len(set(lengths)) == 1 else "all"
     sequences = [{"name": one.name, "frames": len(one.kl), "diversity": one.diversity,
                   "kl_nats_per_frame": _mean(one.kl), "active_latents": one.active, "latents": one.latents,
-                  "rows": {row: summarise(one.series[row], last) for row in rows}} for one in results]
+                  "rows": {row: summarise(one.series[row], last) for row in rows},
+                  "limbs": _limbs([one])} for one in results]
     mean = {row: mean_over_sequences([one["rows"][row] for one in sequences], lengths) for row in rows}
     scores = {row: [one["rows"][row]["lab_score"] for one in sequences] for row in rows}
     whole = min(lengths) >= LAB_FRAMES
@@ -93,7 +94,14 @@ def report_of(results, settings):
     rate = _mean(np.concatenate([one.kl for one in results]))
     titles, uses_truth = ({row: ROWS[row][i] for row in rows} for i in (0, 1))
     return {**settings, "titles": titles, "uses_truth": uses_truth, "kl_nats_per_frame": rate,
-            "notes": _notes(results, rate, whole), "mean": mean, "lab_score": lab, "sequences": sequences}
+            "notes": _notes(results, rate, whole), "mean": mean, "lab_score": lab, "limbs": _limbs(results),
+            "sequences": sequences}
+
+
+def _limbs(results):
+    """What `limbs.shares` gives, or None if the films were not searched for limbs."""
+    found = [one.limbs for one in results]
+    return None if None in found else limbs.shares(found)
 
 
 def _notes(results, rate, whole):

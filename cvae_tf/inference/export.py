@@ -8,15 +8,16 @@ import tensorflow as tf
 from cvae_tf.errors import InputError
 from cvae_tf.files import CHECKSUMS, atomic, check_model, write_checksums
 from cvae_tf.inference.exported_model import RUN, write_owner
+from cvae_tf.inference.origin import FIRST_FRAME, FOOTAGE, write_origin
 from cvae_tf.model.unet import UNet
 
 # Names of the files and folders in the folder of an exported model.
 MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "model.json", "config.json", CHECKSUMS,
-               RUN)
+               RUN, FIRST_FRAME, FOOTAGE)
 PREFIX, SUFFIX = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # around a weight's name in its checkpoint key
 
 
-def save_model(model, path, config=None, run=None):
+def save_model(model, path, config=None, run=None, origin=None):
     """Write ``model`` to the folder ``path`` with `CVAE.export`, whole or not at all, with checksums.
 
     Args:
@@ -25,6 +26,7 @@ def save_model(model, path, config=None, run=None):
         config: the `Config` of the run that trained the model, written as ``config.json``; None: not written.
         run: number of that run, written to ``run.json``; `write_owner` later records there that the run has ended.
             None: no ``run.json`` is written.
+        origin: `Origin` of the training footage, kept beside the model; None: nothing is kept.
 
     Raises:
         InputError: the folder cannot be written, or ``config`` describes another network.
@@ -38,6 +40,8 @@ def save_model(model, path, config=None, run=None):
             raise InputError(f"{path}: cannot be written ({error.message.rpartition('; ')[2]})") from error
         if config is not None:
             (unfinished / "config.json").write_text(config.to_json())
+        if origin is not None:
+            write_origin(unfinished, origin)
         write_checksums(unfinished)
         if run is not None:
             write_owner(unfinished, run, finished=False)

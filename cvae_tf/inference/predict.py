@@ -1,4 +1,4 @@
-"""Generate a film from one frame and drawn poses with an exported model: the work of ``python predict.py``."""
+"""Generate a film from one frame and poses with an exported model: the work of ``python predict.py``."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf.config import STUDIO, check_ranges, studio_of
-from cvae_tf.data import images
-from cvae_tf.data.film import WRITERS, film_writer, side_by_side
-from cvae_tf.data.sequences import load_sequences
+from cvae_tf.config import STUDIO, check_ranges
+from cvae_tf.data import film
+from cvae_tf.data.film import film_writer, side_by_side, to_uint8
 from cvae_tf.errors import InputError, say
 from cvae_tf.evaluation.metrics import psnr_per_frame
 from cvae_tf.evaluation.tables import psnr_table
 from cvae_tf.files import atomic, check_paths, check_writable, write_csv
+from cvae_tf.inference.driver import from_images, from_key_points, from_studio, is_key_points
 from cvae_tf.inference.exported_model import CHUNK, folder_of, newest_model, open_model
 
 PART = 7 * CHUNK  # number of frames that are read, generated and written at a time
@@ -35,8 +35,9 @@ class Prediction:
     psnr: dict = field(default_factory=dict)
 
 
-def predict(model=None, first_frame=None, poses=None, truth=None, output="prediction.gif", *, seed=0, temperature=1.0,
-            samples=1, fps=20, scale=4, overwrite=False):
+def predict(model=None, first_frame=None, poses=None, truth=None, output="prediction.gif", *, fit=None, view="front",
+            compare=False, overlay=False, contact_sheet=False, seed=0, temperature=1.0, samples=1, fps=None, scale=4,
+            enlarge="nearest", overwrite=False):
     """Generate and write a film with z from the prior; print its path and, if the truth is known, its PSNR.
 
     The film has one frame for each pose. A first pose with the file name of the first frame is taken as the pose of
@@ -45,16 +46,25 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
 
     Args:
         model: folder of an exported model, or an `ExportedModel`; None: the newest in ``saved_models/``.
-        first_frame: PNG of the given frame; None: the first frame of ``truth``.
-        poses: folder of drawn poses (PNG); None or ``"studio"``: the studio's validation sequence, with its truth.
-        truth: folder of the true frames, with the same file names as the poses. With it, the film shows truth, pose and
-            prediction, and a PSNR curve (PNG) and table (CSV) are written beside the film.
-        output: path of the film: ``.gif``, ``.mp4``, or no suffix for a folder of PNG files.
+        first_frame: image of the given frame; None: the first frame of ``truth``, or else of the model's own footage.
+        poses: a folder of drawn poses (PNG); a video, or key points as for `formats.read_key_points`, from which poses
+            are drawn as in the model's footage; None or ``"studio"``: the studio's validation sequence, with its truth.
+        truth: folder of the true frames, with the same file names as the drawn poses. With it, the film shows truth,
+            pose and prediction, and a PSNR curve (PNG) and table (CSV) are written beside the film.
+        output: path of the film: ``.gif``, ``.mp4``, ``.webm``, ``.npz`` (the frames as an array), or no suffix for a
+            folder of PNG files.
+        fit: None, ``"place"`` or ``"limbs"``: retargeting of a video's or key points' person, as for
+            `driver.from_key_points`.
+        view: direction from which motion capture is seen: ``"front"``, ``"side"`` or degrees.
+        compare: show the driver, the pose and the prediction side by side; for videos and key points.
+        overlay: draw the pose over the prediction.
+        contact_sheet: write a PNG of 24 frames beside the film.
         seed: seed of the latents, from 0; sample k, counted from 0, takes ``seed + k``.
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
         samples: number of films to generate and show side by side, from 1 to 64.
-        fps: frames per second, from 1 to 50.
+        fps: frames per second of the film, from 1 to 50; None: those of the model's footage.
         scale: side in pixels of the square that shows one pixel, from 1 to 32.
+        enlarge: ``"nearest"``, or ``"lanczos"`` for a smooth enlargement.
         overwrite: replace files at the output's paths that the program did not make. A folder is never replaced.
 
     Returns:
@@ -63,93 +73,85 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
     Raises:
         InputError: a value is out of range, an input is missing or unreadable, or the output cannot be written.
     """
-    check_ranges(dict(samples=(1, 64), seed=(0, 2**31 - samples), temperature=(0, 100), fps=(1, 50), scale=(1, 32)),
-                 samples=samples, seed=seed, temperature=temperature, fps=fps, scale=scale)
+    check_ranges(dict(samples=(1, 64), seed=(0, 2**31 - samples), temperature=(0, 100), scale=(1, 32)),
+                 samples=samples, seed=seed, temperature=temperature, scale=scale)
+    if fps is not None:
+        check_ranges({"fps": (1, 50)}, fps=fps)
     output, poses = Path(output), None if poses == STUDIO else poses
     path = newest_model() if model is None else model
-    _check_paths(folder_of(path), first_frame, poses, truth, output, overwrite)
+    drawn = poses is None or not is_key_points(poses)
+    if drawn and (fit or compare):
+        raise InputError(f"--{'retarget' if fit else 'compare'} needs --poses with a video or key points, not drawings")
+    if truth and not drawn:
+        raise InputError("--truth needs --poses with a folder of drawn poses")
+    sheet = output.with_name(f"{output.stem}_sheet.png") if contact_sheet else None
+    _check_paths(folder_of(path), first_frame, poses, truth, output, sheet, overwrite)
     model = open_model(path, chosen=model is None)
-    first_frame, given, length, read = _studio(model) if poses is None else _open(model, first_frame, poses, truth)
-    if length <= given:
+    if poses is None:
+        driver = from_studio(model)
+    elif drawn:
+        driver = from_images(model, first_frame, poses, truth)
+    else:
+        driver = from_key_points(model, first_frame, poses, fit=fit, view=view)
+    if driver.length <= driver.given:
         raise InputError("the only pose is the first frame's own; give at least one more")
-    films = [model.film(first_frame, seed + k, temperature) for k in range(samples)]
+    return _generate(model, driver, output, sheet, compare, overlay, seed, temperature, samples,
+                     fps or min(50, driver.fps), scale, enlarge)
+
+
+def _generate(model, driver, output, sheet, compare, overlay, seed, temperature, samples, fps, scale, enlarge):
+    """Generate the film of a `Driver` in parts, write it, and measure it if the truth is known."""
+    films = [model.film(driver.first_frame, seed + k, temperature) for k in range(samples)]
     names = [f"sample {k + 1}" for k in range(samples)] if samples > 1 else ["prediction"]
     curves = {name: [] for name in (*names, "copy-first")}
-    with film_writer(output, fps, scale) as append, ThreadPoolExecutor(model.films_at_once) as pool:
+    length, given = driver.length, driver.given
+    chosen, cells = set(np.linspace(0, length - 1, min(length, 24)).astype(int).tolist()), []
+    with film_writer(output, fps, scale, enlarge) as append, ThreadPoolExecutor(model.films_at_once) as pool:
         for start in range(given, length, PART):
             begin = given if start == given else 0  # the first part also holds the given frame
-            poses, truth = read(slice(start - begin, start + PART))
+            part = slice(start - begin, min(start + PART, length))
+            poses, truth = driver.read(part)
             new_poses = poses[begin:]
-            parts = list(pool.map(lambda film: film(new_poses), films))  # noqa: B023 (finished within this iteration)
+            parts = list(pool.map(lambda extend: extend(new_poses), films))  # noqa: B023 (finished within this iteration)
             if truth is not None:
-                copied = np.broadcast_to(first_frame, truth[begin:].shape)
-                for curve, part in zip(curves.values(), (*parts, copied), strict=True):
-                    curve.append(psnr_per_frame(truth[begin:], part))
+                copied = np.broadcast_to(driver.first_frame, truth[begin:].shape)
+                for curve, one in zip(curves.values(), (*parts, copied), strict=True):
+                    curve.append(psnr_per_frame(truth[begin:], one))
             if begin:
-                parts = [np.concatenate([first_frame[None], part]) for part in parts]
-            append(side_by_side(*parts) if truth is None else side_by_side(truth, poses, *parts))
-    shown = names if truth is None else ["truth", "pose", *names]
-    say(f"{output}: {length} frames by {model.path} ({', '.join(shown)})")
+                parts = [np.concatenate([driver.first_frame[None], one]) for one in parts]
+            panels = [to_uint8(one) for one in parts]
+            if overlay:
+                panels = [film.overlay(panel, to_uint8(poses)) for panel in panels]
+            if truth is not None:
+                panels = [to_uint8(truth), to_uint8(poses), *panels]
+            elif compare:
+                panels = [driver.show(part), to_uint8(poses), *panels]
+            shown = side_by_side(*panels)
+            append(shown)
+            cells += [shown[t - part.start] for t in range(part.start, part.stop) if t in chosen]
+    first = ["truth", "pose"] if truth is not None else ["driver", "pose"] if compare else []
+    say(f"{output}: {length} frames by {model.path} ({', '.join([*first, *names])})")
+    if sheet:
+        film.write_png(sheet, film.contact_sheet(np.stack(cells), len(cells), scale=scale))
+        say(f"Contact sheet: {sheet}")
     if truth is None:
         return Prediction(output, length)
     return Prediction(output, length, _score(output, {name: np.concatenate(curve) for name, curve in curves.items()}))
 
 
-def _check_paths(model, first_frame, poses, truth, output, overwrite):
+def _check_paths(model, first_frame, poses, truth, output, sheet, overwrite):
     """Refuse inputs that do not fit together, and an output that cannot be written or would replace an input."""
     if poses is None and (first_frame or truth):
         raise InputError("--first_frame and --truth need --poses FOLDER")
-    if poses is not None and not (first_frame or truth):
-        raise InputError("--poses needs the first frame: give --first_frame F.png or --truth FOLDER")
-    if output.suffix.lower() not in WRITERS:
-        raise InputError(f"--output must end in .gif or .mp4, or have no ending for a folder of PNG, received {output}")
+    film.check(output)
     plot_and_table = [output.with_suffix(".png"), output.with_suffix(".csv")] if poses is None or truth else []
+    written = [output, *plot_and_table, *([sheet] if sheet else [])]
     check_paths({"--model": model, "--first_frame": first_frame, "--poses": poses, "--truth": truth},
-                {"--output": [output, *plot_and_table]})
+                {"--output": written})
     if not output.suffix and output.exists():
         raise InputError(f"{output}: is there already; choose another --output")
-    for path in (output, *plot_and_table):
+    for path in written:
         check_writable(path, "--output", overwrite, b"frame,psnr_" if path.suffix == ".csv" else None)
-
-
-# The next two functions return ``(first_frame, given, length, read)``: ``first_frame``, (H, W, 3) floats; ``given``, 1
-# if pose 0 belongs to the first frame, else 0; ``length``, the number of poses; and ``read``, a function from a slice
-# of the poses to ``(poses, truth)``, each (n, H, W, 3) floats. ``truth`` is None if it is unknown.
-
-def _studio(model):
-    """The validation sequence of the studio in the variant that the model was trained on."""
-    (sequence,) = load_sequences(STUDIO, "val", model.height, model.width, **studio_of(model.path))
-
-    def read(part):
-        return images.to_float(sequence.poses[part]), images.to_float(sequence.frames[part])
-
-    return images.to_float(sequence.frames[0]), 1, len(sequence.poses), read
-
-
-def _open(model, first_frame, poses, truth):
-    """Images from the folders ``poses`` and ``truth`` and the file ``first_frame``, read only when needed."""
-    size, truth_paths, pose_paths = (model.height, model.width), None, images.list_images(poses)
-    if len(images.uncut(pose_paths)) > 1:
-        say(f"{poses}: the numbers have gaps; the film goes on across them")
-    if truth:
-        by_name = {path.name: path for path in images.list_images(truth)}
-        missing = [path.name for path in pose_paths if path.name not in by_name]
-        if missing:
-            raise InputError(f"{truth}: no true frame {missing[0]} for the pose of that name")
-        truth_paths = [by_name[path.name] for path in pose_paths]
-    first_path = Path(first_frame) if first_frame else truth_paths[0]
-    images.check_shapes(first_path, pose_paths[0], *size)
-    if truth and first_frame:
-        images.check_shapes(truth_paths[0], pose_paths[0], *size)
-    first_image = images.to_float(images.read_image(first_path, *size))
-    # The images of all parts must have the size of the first image.
-    sources = [(paths, paths and images.image_size(paths[0])) for paths in (pose_paths, truth_paths)]
-
-    def read(part):
-        return [paths and images.to_float(images.read_images(paths[part], *size, expected))
-                for paths, expected in sources]
-
-    return first_image, int(first_path.name == pose_paths[0].name), len(pose_paths), read
 
 
 def _score(output, curves):

@@ -15,6 +15,7 @@ import cvae_tf
 from cvae_tf.data.clips import Clips
 from cvae_tf.data.footage import load_footage
 from cvae_tf.errors import InputError
+from cvae_tf.inference.origin import Origin, origin_of
 from cvae_tf.lab.adam import Adam
 from cvae_tf.lab.network import LabNetwork
 from cvae_tf.model.cvae import CVAE
@@ -68,11 +69,13 @@ class RunData:
         clips: the training clips, a `Clips`.
         validation: frames and poses of the validation clip, each (T, H, W, 3) uint8.
         checksums: checksums of the training and the validation footage.
+        origin: `Origin` of the training footage.
     """
 
     clips: Clips
     validation: tuple
     checksums: tuple
+    origin: Origin
 
 
 def load_data(config):
@@ -90,7 +93,8 @@ def load_data(config):
                   early_share=config.fast_partial if config.fast_train else 1.0,
                   early_epochs=config.fast_train_epoch if config.fast_train else 0,
                   steps_per_epoch=config.steps_per_epoch, seed=config.seed)
-    return RunData(clips, splits.val.longest(config.val_vi_len), (splits.train.checksum, splits.val.checksum))
+    return RunData(clips, splits.val.longest(config.val_vi_len), (splits.train.checksum, splits.val.checksum),
+                   origin_of(splits.train, config.data_dir, config.studio_seed))
 
 
 def build_network(config):

@@ -94,7 +94,7 @@ def train(config, fresh=False, began=None, command=None):
         def export(path):
             check()
             with stop.timing("export"):
-                save_model(model, path, config, folders.number())
+                save_model(model, path, config, folders.number(), data.origin)
 
         epochs = {*range(config.val_every - 1, config.num_epoch, config.val_every), config.num_epoch - 1}
         validation = callbacks.Validation(data.validation, epochs, folders, state, lambda: export(folders.export), stop)

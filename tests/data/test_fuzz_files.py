@@ -6,6 +6,7 @@
 import io
 import os
 import zlib
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from cvae_tf.data import arrays, images
 from cvae_tf.data.footage import load_footage
 from cvae_tf.errors import InputError
-from cvae_tf.inference.predict import _open
+from cvae_tf.inference.driver import from_images
 from cvae_tf.studio import scene
 
 SIZE = (8, 16)
@@ -87,6 +88,7 @@ def test_no_flipped_bit_in_an_image_changes_what_is_read(folder):
 
 class _Model:
     height, width = SIZE
+    path = Path("no model")
 
 
 @settings(max_examples=FILES)
@@ -104,11 +106,11 @@ def test_damaged_poses_and_first_frames_are_what_they_were_or_refused(folder, na
     (place / name).write_bytes(damaged(whole, changes))
     try:
         first = place / "first.png" if name == "first.png" else None
-        opened = outcome(_open, _Model, first, place / "poses", place / "truth")
+        opened = outcome(from_images, _Model, first, place / "poses", place / "truth")
         if opened is None:
             return
-        np.testing.assert_array_equal(np.uint8(np.rint(255 * opened[0])), PIXELS[3 if first else 0])
-        for part in outcome(opened[3], slice(0, 3)) or ():
+        np.testing.assert_array_equal(np.uint8(np.rint(255 * opened.first_frame)), PIXELS[3 if first else 0])
+        for part in outcome(opened.read, slice(0, 3)) or ():
             np.testing.assert_array_equal(np.uint8(np.rint(255 * part)), PIXELS[:3])
     finally:
         (place / name).write_bytes(whole)

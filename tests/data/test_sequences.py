@@ -8,6 +8,7 @@ from PIL import Image
 
 from cvae_tf.data.sequences import load_sequences
 from cvae_tf.errors import InputError
+from cvae_tf.pose.keypoints import KeyPoints, write_poses
 from cvae_tf.studio import scene as studio
 
 
@@ -64,6 +65,40 @@ def test_the_studio_keeps_its_test_sequences_from_training(monkeypatch):
     test = load_sequences("studio", "test", 16, 32, studio_seed=3)
     assert len(test) == 5 and validation.frames.shape == (9, 16, 32, 3)
     np.testing.assert_array_equal(test[0].frames, studio.sequence(1001, 16, 32, seed=3)[0])
+
+
+def test_the_studio_knows_the_key_points_of_its_frames(monkeypatch):
+    monkeypatch.setattr(studio, "sequence", functools.partial(studio.sequence, length=9))  # of 630
+    one = load_sequences("studio", "test", 16, 32, studio_seed=3, studio_variety=True)[1]
+    assert len(one.key_points) == 9 and one.key_points.size == (32, 16)
+    np.testing.assert_array_equal(one.key_points.points, studio.key_points(1002, 16, 32, seed=3, length=9).points)
+
+
+def _key_points(root, numbers, split="val", size=(128, 64)):
+    """Write poses.json: in the image of number n, all points are at (n, n) pixels."""
+    points = np.float32(np.broadcast_to(np.reshape(numbers, (-1, 1, 1)), (len(numbers), 33, 2)))
+    write_poses(root / "poses.json", KeyPoints(points, np.ones(points.shape[:2], np.float32), size, 20),
+                [f"{split}/{split}_img/frame{number:04d}.png" for number in numbers])
+
+
+def test_key_points_of_a_prepared_data_set_come_in_pixels_of_the_frames(tmp_path):
+    _both(tmp_path, "val", [8, 9, 20, 21, 22], size=(128, 64))
+    assert [one.key_points for one in load_sequences(tmp_path, "val", 32, 64)] == [None, None]
+    _key_points(tmp_path, [22, 21, 20, 9, 8, 7])
+    one, other = load_sequences(tmp_path, "val", 32, 64)
+    assert one.key_points.size == other.key_points.size == (64, 32)
+    assert one.key_points.points[:, 5].tolist() == [[4, 4], [4.5, 4.5]]
+    assert other.key_points.points[:, 32].tolist() == [[10, 10], [10.5, 10.5], [11, 11]]
+
+
+def test_key_points_that_lack_a_frame_are_refused_and_own_test_frames_need_none(tmp_path):
+    for split in ("val", "test"):
+        _both(tmp_path, split, [8, 9])
+    _key_points(tmp_path, [8])
+    with pytest.raises(InputError, match="poses.json: has no key points of val/val_img/frame0009.png"):
+        load_sequences(tmp_path, "val", 32, 64)
+    (only,) = load_sequences(tmp_path, "test", 32, 64)
+    assert only.key_points is None
 
 
 def test_what_cannot_be_evaluated_is_refused_with_the_place(tmp_path, lab_tree):

@@ -211,7 +211,7 @@ def tree(tmp_path_factory):
 
 def test_the_command_writes_a_whole_report(tree, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = evaluate(Model(), str(tree), samples=2)
+    made = evaluate(Model(), str(tree), samples=2, pose_detector=False)
     out = tmp_path / "reports" / "stand_in-data-val"
     assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(made))
     names = {path.name for path in out.iterdir()}
@@ -224,7 +224,7 @@ def test_the_command_writes_a_whole_report(tree, tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert f"{made['mean']['prior']['psnr']:.2f}" in text and "copy-first" in text
     # An earlier report is replaced; anything else is not.
-    evaluate(Model(), str(tree), samples=1)
+    evaluate(Model(), str(tree), samples=1, pose_detector=False)
     assert json.loads((out / "report.json").read_text())["samples"] == 1
     assert [path.name for path in out.parent.iterdir()] == ["stand_in-data-val"]
 
@@ -235,7 +235,7 @@ def test_the_studio_is_the_one_that_the_model_was_trained_on(tmp_path, monkeypat
     asked = {}
     monkeypatch.setattr(evaluation, "load_sequences", lambda *args, **options: asked.update(options) or [
         Sequence("short", *studio.sequence(0, *SIZE, length=2))])
-    made = evaluate(Model(path=tmp_path / "model"), samples=1, out=tmp_path / "out")
+    made = evaluate(Model(path=tmp_path / "model"), samples=1, out=tmp_path / "out", pose_detector=False)
     assert asked == {"studio_seed": 3, "studio_variety": False, "studio_lamp": True}
     assert asked.items() <= made.items()
 

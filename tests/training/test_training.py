@@ -60,7 +60,7 @@ def _keep_weights(model, folder):
     np.savez(folder / "assets" / "weights.npz", **weights)
 
 
-def _save_weights_only(model, path, config, run):
+def _save_weights_only(model, path, config, run, origin):
     """In place of `save_model`, which takes seconds: a folder that looks like an exported model."""
     with atomic(path) as unfinished:
         unfinished.mkdir()
@@ -70,8 +70,8 @@ def _save_weights_only(model, path, config, run):
         _keep_weights(model, unfinished)
 
 
-def _save_all(model, path, config, run):
-    REAL_SAVE_MODEL(model, path, config, run)
+def _save_all(model, path, config, run, origin):
+    REAL_SAVE_MODEL(model, path, config, run, origin)
     _keep_weights(model, path)
 
 

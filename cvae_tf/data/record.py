@@ -1,0 +1,65 @@
+"""What a prepared data set says of itself: the file ``prepare.json`` beside its images, and ``poses.json``."""
+
+import json
+import os
+from pathlib import Path
+
+from cvae_tf.config import STUDIO
+from cvae_tf.errors import InputError
+from cvae_tf.files import plain
+from cvae_tf.pose.keypoints import read_poses
+
+RECORD, POSES = "prepare.json", "poses.json"
+
+
+def read_record(data_dir):
+    """The content of ``prepare.json`` in a data set, or None if the data set was not prepared by this program.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(data_dir) / RECORD
+    if data_dir == STUDIO or not os.path.lexists(path):
+        return None
+    try:
+        record = json.loads(plain(path).read_text(encoding="utf-8"))
+        sizes = [int(side) for side in record["frame_size"]]
+        if len(sizes) != 2 or not all(8 <= side <= 1024 for side in sizes) or not 0 < float(record["fps"]) <= 1000:
+            raise ValueError("numbers out of range")
+        record["request"]["settings"]  # noqa: B018 (must be there)
+        return record
+    except Exception as error:
+        raise InputError(f"{path}: not a readable record of a prepared data set ({type(error).__name__}: {error}); "
+                         "prepare it again, or remove this file") from error
+
+
+def frame_size(data_dir):
+    """The (height, width) of a prepared data set's frames in pixels, or None for another data set.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    record = read_record(data_dir)
+    return record and tuple(int(side) for side in record["frame_size"])
+
+
+def key_points_of(root, paths):
+    """The `KeyPoints` of a data set's frames from its ``poses.json``, or None without such a file.
+
+    Args:
+        root: folder of the data set.
+        paths: paths of the frames in it.
+
+    Raises:
+        InputError: the file is damaged, or lacks one of the frames.
+    """
+    path = Path(root) / POSES
+    if not os.path.lexists(path):
+        return None
+    key_points, names = read_poses(path)
+    rows = {name: row for row, name in enumerate(names)}
+    wanted = [frame.relative_to(root).as_posix() for frame in paths]
+    missing = [name for name in wanted if name not in rows]
+    if missing:
+        raise InputError(f"{path}: has no key points of {missing[0]}; prepare the data set again, or remove this file")
+    return key_points[[rows[name] for name in wanted]]

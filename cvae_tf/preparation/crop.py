@@ -1,0 +1,112 @@
+"""The part of a video's picture that becomes the frames: one fixed box a video, of the same shape for all of them."""
+
+import numpy as np
+
+from cvae_tf.errors import InputError
+
+MARGIN = 0.12  # around the key points, in heights of the person: hair, hands and shoes reach beyond them
+STEP = 8  # the network halves a frame three times
+
+
+def track_box(key_points):
+    """The box that holds the person in all frames, without a margin, and the person's height.
+
+    Returns:
+        ``(left, top, right, bottom)`` and the median height of the person, in pixels of the picture.
+    """
+    width, height = key_points.size
+    points = key_points.points[key_points.present]
+    low = np.clip(np.nanmin(points, axis=1), 0, (width, height))
+    high = np.clip(np.nanmax(points, axis=1), 0, (width, height))
+    # A single wrong frame must not widen the box of a whole video.
+    (left, top), (right, bottom) = np.percentile(low, 0.5, axis=0), np.percentile(high, 99.5, axis=0)
+    return (left, top, right, bottom), max(1.0, float(np.median(high[:, 1] - low[:, 1])))
+
+
+def person_boxes(tracks, height):
+    """Boxes that hold the person of each video, at the same size in all of them as far as the pictures allow.
+
+    Args:
+        tracks: `KeyPoints` of each video, in pixels of its picture.
+        height: height of the frames in pixels.
+
+    Returns:
+        ``(boxes, width)``: a box (x, y, width, height) for each video, ints in pixels of its picture, and the width of
+        the frames. All boxes have the shape of the frames.
+    """
+    found = [track_box(track) for track in tracks]
+    # In heights of the person, so that a person who is filmed from farther away gets a smaller box.
+    needed = np.max([[(right - left) / person, (bottom - top) / person]
+                     for (left, top, right, bottom), person in found], axis=0) + 2 * MARGIN
+    possible = np.min([np.divide(track.size, person) for track, (_, person) in zip(tracks, found, strict=True)], axis=0)
+    needed = np.minimum(needed, possible)
+    width = frame_width(height, *needed)
+    boxes = []
+    for track, ((left, top, right, bottom), person) in zip(tracks, found, strict=True):
+        box_height = min(max(needed[1] * person, needed[0] * person * height / width), track.size[1],
+                         track.size[0] * height / width)
+        boxes.append(_placed((left + right) / 2, (top + bottom) / 2, box_height * width / height, box_height,
+                             track.size))
+    return boxes, width
+
+
+def fixed_box(box, picture, height):
+    """The part of ``box`` that has the shape of frames of some height.
+
+    Args:
+        box: (x, y, width, height) in pixels of the picture; None: the whole picture.
+        picture: (width, height) of the picture in pixels.
+        height: height of the frames in pixels.
+
+    Returns:
+        ``(box, width)``, as in `person_boxes`.
+    """
+    x, y, w, h = box or (0, 0, *picture)
+    width = frame_width(height, w, h)
+    box_height = min(h, w * height / width)
+    return _placed(x + w / 2, y + h / 2, box_height * width / height, box_height, picture), width
+
+
+def frame_width(height, box_width, box_height):
+    """Width of frames of some height that have the shape of a box, rounded to what the network divides."""
+    return int(np.clip(round(height * box_width / box_height / STEP) * STEP, STEP, 1024))
+
+
+def _placed(x, y, width, height, picture):
+    """A box of ints around (x, y), moved into the picture."""
+    width, height = min(round(width), picture[0]), min(round(height), picture[1])
+    return (int(np.clip(round(x - width / 2), 0, picture[0] - width)),
+            int(np.clip(round(y - height / 2), 0, picture[1] - height)), width, height)
+
+
+def read_crop(text):
+    """Read the flag ``--crop``: ``"person"``, ``"whole"``, or four numbers.
+
+    Returns:
+        The text, or (x, y, width, height) as ints.
+
+    Raises:
+        InputError: another text.
+    """
+    if text in ("person", "whole"):
+        return text
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+        if min(x, y) < 0 or min(width, height) < 1:
+            raise ValueError
+    except ValueError as error:
+        raise InputError(f"--crop must be person, whole, or X,Y,W,H in pixels such as 0,0,720,1280, received '{text}'"
+                         ) from error
+    return x, y, width, height
+
+
+def check_box(box, video):
+    """Check that a box lies in the picture of a video.
+
+    Raises:
+        InputError: it does not.
+    """
+    x, y, width, height = box
+    if x + width > video.width or y + height > video.height:
+        raise InputError(f"--crop {x},{y},{width},{height}: reaches beyond the picture of {video.path}, "
+                         f"{video.width}x{video.height} pixels")

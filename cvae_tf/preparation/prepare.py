@@ -1,0 +1,375 @@
+"""From videos of a person to a data set in the lab's layout: the work of ``cvae-tf prepare``."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import cvae_tf
+from cvae_tf.config import Config, check_ranges
+from cvae_tf.data import film
+from cvae_tf.data.images import uncut
+from cvae_tf.data.record import POSES, RECORD, read_record
+from cvae_tf.data.video import FOLDER_FPS, probe
+from cvae_tf.errors import InputError, say
+from cvae_tf.files import atomic, check_paths, check_replaceable, plain, reserved
+from cvae_tf.pose import formats, retarget
+from cvae_tf.pose.keypoints import KeyPoints, joined, write_poses
+from cvae_tf.pose.skeleton import draw
+from cvae_tf.preparation import crop as crops
+from cvae_tf.preparation.track import clean, counted, default_rate, expected, follow, workspace
+
+FILES = (RECORD, POSES, "sheet.png", "train", "val", ".cvae_tf_cache")
+VALIDATION = 0.15  # share of the frames
+FEW = 300  # training frames below which films cannot be expected to be good
+SAMPLED = 200  # frames from which the movement of the background is measured
+MOVING = 8  # mean deviation of the background in levels of 255, above which it counts as moving
+CLIP = Config.train_vi_len  # frames in a training clip by default
+NUMBERS = 1_000_000  # first number of the frames of each video; a gap in the numbers is a cut
+
+
+@dataclass
+class Source:
+    """A video on its way into the data set.
+
+    Attributes:
+        video: `Video`.
+        split: ``"train"``, ``"val"``, or ``"both"`` if its last part becomes validation.
+        key_points: `KeyPoints` of all frames in pixels of the picture, smoothed.
+        people: number of people in the picture, at most.
+        kept: (T,) bool, the frames that become part of the data set.
+        box: (x, y, width, height), the part of the picture, in its pixels.
+    """
+
+    video: "Video"  # noqa: F821
+    split: str
+    key_points: KeyPoints = None
+    people: int = 1
+    kept: np.ndarray = None
+    box: tuple = None
+
+
+def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.0, max_gap=5, overwrite=False):
+    """Turn videos of one person into a data set; print each choice that was made, and what may not work.
+
+    Args:
+        videos: paths of videos, or folders of images.
+        out: folder of the data set to write.
+        val: videos for validation; without one, the last 15 percent of each of ``videos``.
+        poses: key points of another program for the only video, as for `formats.read_key_points`; None: they are
+            found in the video.
+        crop: ``"person"``: a box that holds the person, the same in all frames of a video; ``"whole"``; or
+            ``"X,Y,W,H"`` in pixels.
+        height: height of the frames in pixels, a multiple of 8 from 8 to 512. The width follows from the crop.
+        fps: frames per second; 0: the slowest video's rate, divided by a whole number so that it is at most 30.
+        max_gap: a person who is missed for at most this many frames in a row is interpolated.
+        overwrite: replace a data set in ``out`` that was prepared from other videos or with other settings.
+
+    Returns:
+        The content of ``prepare.json``, a dict.
+
+    Raises:
+        InputError: a value is out of range, a video cannot be read, no person is found, the footage is too short, or
+            ``out`` cannot be written.
+    """
+    out, videos, val = Path(out), [Path(video) for video in videos], [Path(video) for video in val]
+    check_ranges({"height": (8, 512), "fps": (0, 240), "max_gap": (0, 1000)}, height=height, fps=fps, max_gap=max_gap)
+    if height % crops.STEP:
+        raise InputError(f"--height must be a multiple of {crops.STEP}, received {height}")
+    if poses and (len(videos) > 1 or val):
+        raise InputError("--poses goes with one video alone")
+    box = crops.read_crop(crop)
+    check_paths({"VIDEO": [*videos, *val], "--poses": poses}, {"--out": out})
+    check_replaceable(out, FILES, "prepared data set", "--out")
+    twice = [path for path in [*videos, *val] if [*videos, *val].count(path) > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: is given twice; a video is for training or for validation")
+    training = "train" if val else "both"
+    sources = [Source(probe(path, fps or FOLDER_FPS), "val" if path in val else training) for path in [*videos, *val]]
+    fps = _rate(fps, [source.video for source in sources])
+    wanted = {"sources": [{"sha256": _hash(source.video.path), "split": source.split} for source in sources],
+              "poses": poses and _hash(Path(poses)),
+              "settings": {"crop": crop, "height": height, "fps": fps, "max_gap": max_gap}}
+    if record := read_record(out):
+        if record["request"] == wanted:
+            say(f"{out}: is already prepared from this; nothing to do")
+            return record
+        if not overwrite:
+            raise InputError(f"{out}: was prepared from other videos or with other settings; choose another --out, or "
+                             "replace it with --overwrite")
+    with reserved(out, f"{out}: is being prepared by another process; wait for it, or choose another --out"):
+        return _make(out, sources, poses, box, height, fps, max_gap, wanted)
+
+
+def _make(out, sources, poses, box, height, fps, max_gap, wanted):
+    space = workspace(out)
+    for source, about in zip(sources, wanted["sources"], strict=True):
+        if poses:
+            source.key_points = _given_poses(poses, source.video, fps)
+        else:
+            key = hashlib.sha256(f"{about['sha256']} {fps} {cvae_tf.__version__}".encode()).hexdigest()[:16]
+            track = follow(source.video, fps, space / key)
+            source.people, source.key_points = track.people, track.key_points
+        source.kept = kept_frames(source.key_points, max_gap)
+        found = int(source.key_points.present.sum())
+        if not found:
+            raise InputError(f"{source.video.path}: no person was found in {len(source.key_points)} frames; give a "
+                             "video that shows one person whole, or key points with --poses")
+        source.key_points = clean(source.key_points, max_gap)
+        _say_of(source, found)
+    if box == "person":
+        boxes, width = crops.person_boxes([source.key_points for source in sources], height)
+    else:
+        for source in sources:
+            crops.check_box(box, source.video) if box != "whole" else None
+        found = [crops.fixed_box(None if box == "whole" else box, (s.video.width, s.video.height), height)
+                 for s in sources]
+        boxes, width = [box for box, _ in found], found[0][1]
+        if {width for _, width in found} != {width}:
+            raise InputError("--crop: the videos have pictures of different shapes; give --crop person")
+    for source, source.box in zip(sources, boxes, strict=True):
+        x, y, w, h = source.box
+        say(f"{source.video.path}: box {w}x{h} at {x},{y} of {source.video.width}x{source.video.height} pixels, to "
+            f"frames of {width}x{height}")
+        if h < height:
+            say(f"{source.video.path}: the box is smaller than the frames, which adds no detail; a --height of "
+                f"{max(crops.STEP, h // crops.STEP * crops.STEP)} would do")
+    with atomic(out) as unfinished:
+        unfinished.mkdir()
+        record = _write(unfinished, sources, (width, height), fps, wanted)
+    shutil.rmtree(space, ignore_errors=True)
+    _say_what_next(out, record)
+    return record
+
+
+def _rate(fps, videos):
+    """The rate to take frames at, for a wished one; said if it is not the wished one."""
+    rate = float(default_rate(videos))
+    slowest = min(video.fps for video in videos)
+    if fps > slowest * 1.01:
+        say(f"The footage has {slowest:.4g} frames per second, so that {fps:g} would only repeat frames: taken at "
+            f"{slowest:.4g}")
+        return float(slowest)
+    return float(fps) or rate
+
+
+def _hash(path):
+    """SHA-256 of a file, or of the names and contents of the files in a folder."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+    for file in files:
+        try:
+            with open(plain(file), "rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        digest.update(f"{file.name if path.is_dir() else ''} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _given_poses(path, video, fps):
+    """Key points of another program for each frame that is taken from ``video``."""
+    if Path(path).suffix.lower() == ".bvh":
+        raise InputError(f"{path}: motion capture has no place in a picture; drive a model with it: cvae-tf predict "
+                         "--poses")
+    found = formats.read_key_points(path)
+    wanted, native = expected(video, fps), video.count
+    if abs(len(found) - native) > max(2, 0.01 * native) and abs(len(found) - wanted) > max(2, 0.01 * wanted):
+        raise InputError(f"{path}: has key points of {len(found)} frames; expected {native}, those of {video.path}, or "
+                         f"{wanted} at {fps:.4g} frames per second")
+    if abs(len(found) - native) <= abs(len(found) - wanted):
+        found = dataclasses.replace(found, fps=video.fps).resampled(fps)
+    if (np.nanmax(found.points, axis=(0, 1)) > 2 * np.array([video.width, video.height])).any():
+        raise InputError(f"{path}: its key points lie outside the picture of {video.path}, {video.width}x"
+                         f"{video.height} pixels; are they of another video?")
+    return dataclasses.replace(found, size=(video.width, video.height), fps=fps)
+
+
+def kept_frames(key_points, max_gap):
+    """The frames that become part of the data set.
+
+    Left out are frames without a person in gaps longer than ``max_gap``. But where the person leaves the picture or
+    enters it, up to a second beside the gap is kept, so that a model can learn the empty picture.
+
+    Args:
+        key_points: `KeyPoints` of T frames, before gaps are filled.
+        max_gap: number of frames.
+
+    Returns:
+        (T,) bool.
+    """
+    present, count, second = key_points.present, len(key_points), max(1, round(key_points.fps))
+    kept = present.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], present, [True]]).astype(int)))
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        inside = 0 < start and end < count
+        if inside and end - start <= max_gap:
+            kept[start:end] = True
+            continue
+        if start > 0 and _at_the_border(key_points, start - 1):
+            kept[start:min(end, start + second)] = True
+        if end < count and _at_the_border(key_points, end):
+            kept[max(start, end - second):end] = True
+    return kept
+
+
+def _at_the_border(key_points, t):
+    """Whether the person of frame ``t`` touches the left or right border of the picture, or nearly so."""
+    x, width = key_points.points[t, :, 0], key_points.size[0]
+    return bool(np.nanmin(x) < 0.05 * width or np.nanmax(x) > 0.95 * width)
+
+
+def _say_of(source, found):
+    video, count = source.video, len(source.key_points)
+    lost = count - int(source.kept.sum())
+    say(f"{video.path}: {count} frame{'s' * (count > 1)} at {source.key_points.fps:.4g} a second, a person in {found} "
+        "of them" + (f"; {lost} without one are left out, which makes cuts" if lost else ""))
+    if source.people > 1:
+        say(f"{video.path}: up to {source.people} people in the picture; the largest is followed. The others become "
+            "part of the background, which no pose explains")
+
+
+def _write(folder, sources, size, fps, wanted):
+    """Write the data set into ``folder``; returns the content of ``prepare.json``."""
+    names, parts = {"train": [], "val": []}, {"train": [], "val": []}
+    samples = []
+    for number, source in enumerate(sources):
+        key_points = source.key_points.cropped(source.box, size)
+        key_points = dataclasses.replace(key_points, points=np.round(key_points.points, 2))  # as in poses.json
+        places = _split(np.flatnonzero(source.kept), source.split, fps)
+        for split, indices in places.items():
+            names[split] += [f"{split}/{split}_img/frame{NUMBERS * number + t:09d}.png" for t in indices]
+            parts[split].append(key_points[indices])
+        samples.append(_write_images(folder, source, key_points, places, number))
+    for split, part in names.items():
+        if len(part) < 2:
+            raise InputError(f"{sources[0].video.path}: is too short: {len(part)} frames remain for {split}, at least "
+                             "2 are needed; give a longer video")
+    write_poses(folder / POSES, joined(parts["train"] + parts["val"]), names["train"] + names["val"])
+    film.write_png(folder / "sheet.png", _sheet(samples, size))
+    record = {
+        "program": f"cvae_tf {cvae_tf.__version__}", "frame_size": [size[1], size[0]], "fps": fps,
+        "frames": {split: len(part) for split, part in names.items()},
+        "longest": max(length for _, length in uncut([Path(name) for name in names["train"]])),
+        "sources": [{"path": str(source.video.path), "split": source.split, "size": list(source.key_points.size),
+                     "fps": source.video.fps, "duration": source.video.duration, "box": list(source.box),
+                     "frames": len(source.key_points), "kept": int(source.kept.sum()), "people": source.people,
+                     "background_movement": round(background_movement(*sample), 2)}
+                    for source, sample in zip(sources, samples, strict=True)],
+        "person": _statistics(joined(parts["train"])), "request": wanted,
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def _write_images(folder, source, key_points, places, number):
+    """Write frames and drawn poses of the video ``number``.
+
+    Args:
+        folder: the data set.
+        source: `Source`.
+        key_points: `KeyPoints` of all its frames, in pixels of the frames to write.
+        places: split -> indices of the frames that belong to it.
+        number: number of the video.
+
+    Returns:
+        ``(frames, key_points)`` of at most `SAMPLED` frames, evenly spaced over the whole video.
+    """
+    width, height = key_points.size
+    split_of = {int(t): split for split, indices in places.items() for t in indices}
+    sampled = np.unique(np.linspace(0, len(key_points) - 1, SAMPLED).astype(int))
+    shown = []
+    for split in places:
+        for kind in ("img", "label"):
+            (folder / split / f"{split}_{kind}").mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(source.video.frames(key_points.fps, source.box, key_points.size)) as frames:
+        for t, frame in enumerate(counted(frames, len(key_points), "Frames")):
+            if t in sampled:
+                shown.append(frame.copy())
+            if split := split_of.get(t):
+                drawing = draw(key_points[t:t + 1].joints(), height, width)[0]
+                for kind, image in (("img", frame), ("label", drawing)):
+                    Image.fromarray(image).save(folder / split / f"{split}_{kind}" /
+                                                f"frame{NUMBERS * number + t:09d}.png")
+    return np.stack(shown), key_points[sampled[:len(shown)]]
+
+
+def _split(indices, split, fps):
+    """Frames of a video by split: all, or the last part for validation, after a gap of up to a second."""
+    if split != "both":
+        return {split: indices}
+    count = max(2, round(VALIDATION * len(indices)))
+    gap = min(round(fps), len(indices) // 20)
+    return {"train": indices[:max(0, len(indices) - count - gap)], "val": indices[-count:]}
+
+
+def background_movement(frames, key_points):
+    """How much the background moves: 0 for a camera on a tripod in an empty room.
+
+    Args:
+        frames: (N, H, W, 3) uint8.
+        key_points: `KeyPoints` of the N frames, in their pixels. The person's box, widened by a tenth of its height,
+            is left out.
+
+    Returns:
+        Mean absolute difference of the other pixels from their median over time, in levels of 255.
+    """
+    count, height, width, _ = frames.shape
+    y, x = np.mgrid[0:height, 0:width]
+    outside = np.ones((count, height, width), bool)
+    for t in np.flatnonzero(key_points.present):
+        (left, top), (right, bottom) = np.nanmin(key_points.points[t], axis=0), np.nanmax(key_points.points[t], axis=0)
+        margin = 0.1 * (bottom - top) + 1
+        outside[t] = ((x < left - margin) | (x > right + margin) | (y < top - margin) | (y > bottom + margin))
+    difference = np.abs(frames - np.median(frames, axis=0)).mean(axis=-1)
+    return float(difference[outside].mean()) if outside.any() else 0.0
+
+
+def _statistics(key_points):
+    """`retarget.Person` of the training frames as a dict; None if no frame shows a person whole."""
+    try:
+        return retarget.measure(key_points).to_dict()
+    except InputError as error:
+        say(f"Nothing to retarget to: {error}")
+        return None
+
+
+def _sheet(samples, size, count=24):
+    """A contact sheet of the videos' frames, enlarged, with the skeletons over them."""
+    width, height = size
+    scale = max(1, round(256 / height))
+    pictures, skeletons = [], []
+    for frames, key_points in samples:
+        chosen = np.linspace(0, len(frames) - 1, min(len(frames), max(1, count // len(samples)))).astype(int)
+        large = key_points[chosen].cropped((0, 0, width, height), (width * scale, height * scale))
+        skeletons.append(draw(large.joints(), height * scale, width * scale))
+        pictures += [np.asarray(Image.fromarray(frame).resize((width * scale, height * scale), Image.LANCZOS))
+                     for frame in frames[chosen]]
+    return film.contact_sheet(film.overlay(np.stack(pictures), np.concatenate(skeletons)), len(pictures))
+
+
+def _say_what_next(out, record):
+    """The result, what is likely to fail with this footage, and the next command."""
+    train, val = record["frames"]["train"], record["frames"]["val"]
+    height, width = record["frame_size"]
+    say(f"{out}: {train} frames for training and {val} for validation, {width}x{height} pixels, at {record['fps']:.4g} "
+        f"a second; look at {out / 'sheet.png'}")
+    for source in record["sources"]:
+        if source["background_movement"] > MOVING:
+            say(f"{source['path']}: the background moves (by {source['background_movement']:.0f} levels of 255 in the "
+                f"mean; a still camera has less than {MOVING}). The poses do not explain it, so films will blur there; "
+                "film with a camera that stands still")
+    if train < FEW:
+        say(f"{train} training frames are few: expect films that hold for poses like these and fall apart for others. "
+            "A minute of varied movement, filmed from one place, is a good start")
+    if record["fps"] < 12:
+        say(f"At {record['fps']:.4g} frames per second, limbs move far from frame to frame, so films will stutter; "
+            "film with 25 or 30")
+    clip = "" if record["longest"] >= CLIP else f" --train_vi_len {max(2, record['longest'] // 2)}"
+    say(f"Next   cvae-tf train --data_dir {out} --preset best --max_minutes 15{clip}")
