@@ -1,9 +1,10 @@
 """Damaged checkpoints, models, tables and settings: what they held, or one line.
 
 ``python -m pytest tests/test_fuzz_readers.py --hypothesis-profile long`` tries 10,000 files for each reader.
-tests/data/test_fuzz_files.py has images and arrays.
+tests/data/test_fuzz_files.py has images and arrays, tests/pose/test_formats.py key points of other programs.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -20,12 +21,19 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from mutations import EXAMPLES, FILES, damage, damaged, in_memory, outcome
 
+from cvae_tf.cli import train_config
 from cvae_tf.config import Config, load_config, studio_of
+from cvae_tf.data.record import key_points_of
+from cvae_tf.errors import InputError
 from cvae_tf.experiments.compare import figures, load_run, table
 from cvae_tf.experiments.study import _shared_settings
 from cvae_tf.files import check_model, write_checksums, write_csv
 from cvae_tf.inference.export import load_weights
 from cvae_tf.inference.exported_model import newest_model, use_one_thread_if_light
+from cvae_tf.inference.origin import Origin, read_origin, write_origin
+from cvae_tf.pose import retarget
+from cvae_tf.pose.keypoints import write_poses
+from cvae_tf.studio import scene as studio
 from cvae_tf.training import checkpoint
 from cvae_tf.training.checkpoint import CheckpointFolder, RunState
 
@@ -355,3 +363,41 @@ def test_the_damaged_settings_of_a_study_are_refused_or_those_asked_for(folder, 
     config = outcome(_shared_settings, asked, folder, minutes)
     if config is not None:
         assert dataclasses.replace(config, steps_per_epoch=asked.steps_per_epoch) == asked
+
+
+# ---------------------------------------------------------------------- prepared data sets
+
+@pytest.fixture(scope="module")
+def prepared(folder):
+    """The files that tell of a prepared data set and of a model's footage, and what they hold."""
+    place = folder / "prepared"
+    place.mkdir()
+    key_points = studio.key_points(1, 16, 32, length=4)
+    names = [f"train/train_img/frame{t}.png" for t in range(4)]
+    write_poses(place / "poses.json", key_points, names)
+    person = retarget.measure(studio.key_points(1, 16, 32))
+    write_origin(place, Origin(np.zeros((16, 32, 3), np.uint8), "studio", 20.0, person))
+    (place / "prepare.json").write_text(json.dumps({
+        "frame_size": [16, 32], "fps": 20.0, "frames": {"train": 4, "val": 2}, "request": {"settings": {}}}))
+    return place
+
+
+@settings(max_examples=FILES)
+@given(st.sampled_from(["prepare.json", "poses.json", "footage.json", "first_frame.png"]),
+       damage("frame_size", "train", "NaN", "null", "[]", "1e999", "landmarks", "image_id", "person", "\\ud800"))
+def test_what_a_prepared_data_set_and_a_model_say_of_footage_is_refused_or_valid(prepared, name, changes):
+    path = prepared / name
+    whole = path.read_bytes()
+    path.write_bytes(damaged(whole, changes))
+    try:
+        with contextlib.suppress(InputError):
+            config, _, _ = train_config(["--data_dir", str(prepared)])
+            assert config.frame_H % 8 == 0 and 0 <= config.steps_per_epoch <= 2000
+        with contextlib.suppress(InputError):
+            found = key_points_of(prepared, [prepared / "train/train_img/frame2.png"])
+            assert found is None or found.points.shape == (1, 33, 2) and np.nanmax(np.abs(found.points)) <= 1e6
+        with contextlib.suppress(InputError):
+            origin = read_origin(prepared)
+            assert origin is None or origin.first_frame.dtype == np.uint8 and origin.fps > 0
+    finally:
+        path.write_bytes(whole)

@@ -23,10 +23,12 @@ def read_record(data_dir):
         return None
     try:
         record = json.loads(plain(path).read_text(encoding="utf-8"))
-        sizes = [int(side) for side in record["frame_size"]]
-        if len(sizes) != 2 or not all(8 <= side <= 1024 for side in sizes) or not 0 < float(record["fps"]) <= 1000:
+        sizes, fps, train = record["frame_size"], record["fps"], record["frames"]["train"]
+        if not all(type(number) in (int, float) for number in (*sizes, fps, train)):
+            raise ValueError("numbers expected")
+        if len(sizes) != 2 or not all(8 <= side <= 1024 and side == int(side) for side in sizes) or \
+                not 0 < fps <= 1000 or not 0 <= train < 1e9 or not isinstance(record["request"], dict):
             raise ValueError("numbers out of range")
-        record["request"]["settings"]  # noqa: B018 (must be there)
         return record
     except Exception as error:
         raise InputError(f"{path}: not a readable record of a prepared data set ({type(error).__name__}: {error}); "
@@ -40,7 +42,7 @@ def frame_size(data_dir):
         InputError: the record is damaged.
     """
     record = read_record(data_dir)
-    return record and tuple(int(side) for side in record["frame_size"])
+    return record and tuple(record["frame_size"])
 
 
 def key_points_of(root, paths):
