@@ -18,7 +18,7 @@ from cvae_tf.config import PRESETS, STUDIO, Config, load_config
 from cvae_tf.errors import InputError
 
 SCRIPTS = ("train.py", "predict.py")
-LEAST_STEPS = 2000  # of a training on a prepared data set: with fewer, limbs stay blurred, however short the video
+LEAST_STEPS = 2000  # of a training on a prepared data set, however short: with fewer, limbs stay blurred
 
 
 def main(argv=None):
@@ -196,20 +196,22 @@ def _train(words):
 
 
 def _prepare(words):
-    parser = _Parser("prepare", "Frames and drawn poses get the lab's layout, for train --data_dir OUT.")
+    parser = _Parser("prepare", "The data set has the lab's layout, for train --data_dir OUT.")
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video of one person: MP4, MOV, AVI, WebM, GIF, "
-                        "or a folder of images")
+                        "or a folder of numbered images")
     parser.flag("out", "folder of the data set to write", required=True)
-    parser.flag("val", "videos for validation [the last 15%% of each VIDEO]", nargs="+", default=None)
-    parser.flag("poses", "key points of another program for the only VIDEO: folder of OpenPose JSON files, COCO JSON, "
-                ".npz (T, K, 3), or CSV or HDF5 of SLEAP or DeepLabCut [found in the video]")
-    parser.flag("crop", "part of the picture: person (a fixed box around the person's track), whole, or X,Y,W,H in "
-                "pixels", "person")
+    parser.flag("val", "videos for validation, beside VIDEO [the last 15%% of each VIDEO]", nargs="+", default=None)
+    parser.flag("poses", "key points that another program found in the only VIDEO: folder of OpenPose JSON files, COCO "
+                "JSON, .npz with an array (frames, points, 3) of x, y and confidence, HDF5 or CSV of SLEAP, or CSV of "
+                "DeepLabCut [found by prepare itself]")
+    parser.flag("crop", "part of the picture: person (a fixed box that holds the person in all frames), whole, "
+                "or X,Y,W,H in pixels", "person")
     parser.flag("height", "height of the frames in pixels; the width follows from the crop", 64)
     parser.flag("fps", "frames per second; 0: those of the slowest VIDEO, divided by a whole number to be at most 30",
                 0.0)
-    parser.flag("max_gap", "number of frames in a row, without a person, that are interpolated", 5)
-    parser.switch("overwrite", "replace a data set in --out that was prepared otherwise")
+    parser.flag("max_gap", "longest gap in the key points that is interpolated, in frames", 5)
+    parser.switch("overwrite", "replace a data set in --out that was prepared from other videos or with other "
+                  "settings")
     args = vars(parser.parse_args(words))
 
     def run():
@@ -223,26 +225,28 @@ def _prepare(words):
 def _predict(words):
     parser = _Parser("predict", "Without flags: the newest model, and the validation sequence of the studio.")
     _add_model(parser)
-    parser.flag("first_frame", "image of the given frame [the first of --truth, or else of the model's own footage]")
-    parser.flag("poses", "a video; key points (folder of OpenPose JSON files, COCO JSON, .npz, CSV or HDF5 of SLEAP or "
-                f"DeepLabCut, motion capture as BVH); a folder of drawn poses, PNG; or '{STUDIO}' [{STUDIO}]")
+    parser.flag("first_frame", "image that the film starts from [the first frame of --truth, or else of the model's "
+                "footage]")
+    parser.flag("poses", "a video; key points (folder of OpenPose JSON files, COCO JSON, .npz, HDF5 or CSV of SLEAP, "
+                f"CSV of DeepLabCut, motion capture as BVH); a folder of drawn poses, PNG; or '{STUDIO}' [{STUDIO}]")
     parser.add_argument("--retarget", dest="fit", nargs="?", const="place", choices=("place", "limbs"),
-                        help="fit the person in the video or key points to the person of the model's footage: height "
-                        "and place, or (limbs) the lengths of the limbs as well")
-    parser.flag("view", "motion capture: direction to look from, front, side or degrees [front]")
+                        help="fit the person in the video or key points to the person of the model's footage: body "
+                        "height and place on the floor, and with limbs also the lengths of the limbs")
+    parser.flag("view", "direction from which motion capture is seen: front, side, or degrees from the front towards "
+                "the person's right [front]")
     parser.flag("truth", "folder of the true frames, named like the drawn poses, to compare with")
     parser.flag("output", "film to write: .gif, .mp4, .webm, .npz (an array), or a name without extension for a folder "
                 "of PNG files; PSNR curve and table go beside the film [prediction.gif]")
     parser.add_argument("--compare", action="store_const", const=True,
-                        help="show driver, pose and result side by side, for a video or key points")
-    parser.flag("overlay", "drawing over the result: pose [none]", choices=("pose",))
+                        help="show driver, pose and result side by side; the driver is the video or the key points")
+    parser.flag("overlay", "drawing to put over the result: pose [none]", choices=("pose",))
     parser.add_argument("--contact_sheet", action="store_const", const=True,
                         help="write a PNG with 24 frames beside the film")
     parser.flag("samples", "number of films, drawn side by side [1]", type=int)
     _add_latents(parser)
     parser.flag("fps", "frames per second [those of the model's footage]", type=float)
-    parser.flag("scale", "width and height of a frame's pixel in the film, in pixels", 4)
-    parser.flag("enlarge", "manner of --scale: nearest shows pixels as squares, lanczos is smooth [nearest]",
+    parser.flag("scale", "enlargement: width and height of a frame's pixel in the film, in pixels", 4)
+    parser.flag("enlarge", "method of enlargement: nearest shows pixels as squares, lanczos is smooth [nearest]",
                 choices=("nearest", "lanczos"))
     split = parser.add_argument_group("the test sequences of a data set, instead of one film")
     split.add_argument("--data_dir", help="folder of the data set in the lab's layout")
@@ -278,9 +282,9 @@ def _evaluate(words):
     parser.flag("samples", "number of films with z from the prior, for each sequence", 10)
     _add_latents(parser)
     parser.flag("out", "folder of the report to write [reports/MODEL-DATA-SPLIT]")
-    parser.add_argument("--pose_detector", action="store_true", default=None, help="a search for the person's limbs in "
-                        "true and generated frames, which are compared with the driving pose [on if ai-edge-litert is "
-                        "installed]")
+    parser.add_argument("--pose_detector", action="store_true", default=None, help="search true and generated frames "
+                        "for the person's joints, and compare them with the pose that each frame was generated from "
+                        "[on if ai-edge-litert is installed]")
     parser.add_argument("--no_pose_detector", action="store_false", dest="pose_detector", default=None,
                         help="turn --pose_detector off")
     args = vars(parser.parse_args(words))

@@ -172,7 +172,10 @@ def _line_of(call, capsys):
     return lines[0]
 
 
-@pytest.mark.parametrize("case", FAILING)
+SLOW = {"tile", "disk"}  # TensorFlow waits for memory before it gives up
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in FAILING])
 def test_an_error_in_the_graph_of_a_training_step_is_told_by_its_cause(case, capsys):
     step, expected = FAILING[case]
     model = _Step(step)
@@ -196,7 +199,8 @@ def test_an_error_in_the_data_of_fit_is_told_by_its_cause(capsys):
 
 @pytest.mark.parametrize("call, expected", [
     (lambda: tf.zeros((10**7, 10**6)), "out of memory .*shape.10000000,1000000. and type float"),
-    (lambda: keras.layers.Dense(10**8).build((None, 10**6)), "out of memory .*shape.1000000,100000000."),  # too wide
+    pytest.param(lambda: keras.layers.Dense(10**8).build((None, 10**6)), "out of memory .*shape.1000000,100000000.",
+                 marks=pytest.mark.slow),  # too wide
     (lambda: np.zeros((10**7, 10**6)), r"out of memory .*72.8 TiB .*shape .10000000, 1000000. and data type float64"),
     (lambda: bytearray(10**15), "out of memory .*--batch_size"),
     (lambda: tf.io.read_file("nowhere"), "TensorFlow stopped: nowhere; No such file or directory$"),

@@ -1,4 +1,4 @@
-"""Films as GIF, MP4, WebM or NPZ files, or as folders of PNG files; and pictures made of the frames of films."""
+"""Films as GIF, MP4, WebM or NPZ files, or as folders of PNG files; and pictures that show several frames of a film."""
 
 import contextlib
 import shutil
@@ -44,8 +44,8 @@ def side_by_side(*films, gap=1):
 def overlay(frames, poses):
     """Draw poses over frames.
 
-    The ink of a pose, as opaque as its least channel is dark, covers the frame in the ink's full colour, so that limbs
-    can be seen on clothes of any colour; white paper shows the frame.
+    The lines of a pose cover the frame in their full colour, so that limbs can be seen on clothes of any colour. The
+    darker the least channel of a pixel of the pose, the more it covers; where the pose is white, the frame shows.
 
     Args:
         frames, poses: (T, H, W, 3), floats in [0, 1] or uint8.
@@ -94,7 +94,7 @@ def _label(text, width):
 
 
 def write_png(path, image):
-    """Write an image (H, W, 3) uint8 as a PNG file, atomically; `check_writable` then allows to replace it.
+    """Write an image (H, W, 3) uint8 as a PNG file, atomically; `check_writable` allows its replacement later.
 
     Raises:
         InputError: the file cannot be written.
@@ -164,7 +164,7 @@ def gif_writer(path, fps=20, scale=1, enlarge="nearest"):
     Raises:
         InputError: the file cannot be written.
     """
-    squares = scale if enlarge == "nearest" else 1  # which the encoder draws, as it is faster than with large frames
+    squares = scale if enlarge == "nearest" else 1  # drawn by the encoder, which is faster than encoding large frames
     with atomic(path) as unfinished, open(unfinished, "wb") as stream:
         encoder = GifEncoder(stream, fps, squares)
         yield lambda frames: encoder.append(_enlarged(frames, scale // squares, enlarge))

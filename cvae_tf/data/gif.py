@@ -1,4 +1,4 @@
-"""GIF files, written frame by frame: one palette for all frames, and of each frame only what has changed."""
+"""GIF files, written frame by frame: one palette for all frames, and only the changed part of each frame."""
 
 import numpy as np
 from PIL import Image
@@ -16,9 +16,9 @@ class GifEncoder:
     """Writes an endlessly looping GIF to a stream.
 
     All frames share the palette of the first part. A pixel is written only if its colour is another entry of the
-    palette than the colour shown, and differs from that by more than `KEPT` levels. The comparison is with the colour
-    shown, not with the frame before, so slow changes do not add up to errors. Each frame is one image of the file, cut
-    to the box of its changes; in the box, unchanged pixels are transparent.
+    palette than the colour shown, and differs from the shown one by more than `KEPT` levels. The comparison is with the
+    colour shown, not with the frame before, so slow changes do not add up to errors. Each frame is one image of the
+    file, cut to the box of its changes; in the box, unchanged pixels are transparent.
 
     Args:
         stream: file, open for writing bytes.

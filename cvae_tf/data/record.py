@@ -1,4 +1,4 @@
-"""What a prepared data set says of itself: the file ``prepare.json`` beside its images, and ``poses.json``."""
+"""The description of a prepared data set: the files ``prepare.json`` and ``poses.json`` beside its images."""
 
 import json
 import os

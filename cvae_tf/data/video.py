@@ -1,6 +1,6 @@
 """Reading videos: files by the program ffmpeg, and folders of images as videos.
 
-`probe` says what a video is; `Video.frames` reads it at a constant frame rate, one frame at a time in memory.
+`probe` describes a video; `Video.frames` reads it at a constant frame rate, with one frame at a time in memory.
 """
 
 import re
@@ -18,8 +18,8 @@ from cvae_tf.data import images
 from cvae_tf.errors import InputError, say
 from cvae_tf.files import plain
 
-PLAYLISTS = {"hls", "concat", "dash", "imf", "sdp", "rtsp"}  # ffmpeg would read the other files that these name
-NO_VIDEOS = {"tty", "lavfi", "image2"}  # text, filter descriptions, and names with %d as the images that fit them
+PLAYLISTS = {"hls", "concat", "dash", "imf", "sdp", "rtsp"}  # ffmpeg would read the other files that these formats name
+NO_VIDEOS = {"tty", "lavfi", "image2"}  # texts, descriptions of filters, and series of images whose names fit a %d
 FOLDER_FPS = 20
 WAIT = 120  # seconds that ffmpeg may take to read the header of a file
 # As `-i` prints them. Metadata, which could hold the same words, is indented by four spaces or more.
@@ -72,9 +72,9 @@ class Video:
     images: tuple = ()
 
     def frames(self, fps=None, box=None, size=None):
-        """Read the video at a constant frame rate: frames of a faster video are left out, of a slower one repeated.
+        """Read the video at a constant frame rate. Frames of a faster video are left out; those of a slower one repeat.
 
-        Lines are printed for errors that cost frames, such as the missing end of a file that is cut off.
+        A line is printed if frames are lost or damaged, for example because the end of the file is missing.
 
         Args:
             fps: frames per second to read; None: the video's own, on average.
@@ -83,7 +83,7 @@ class Video:
                 covers; None: the size of the part.
 
         Returns:
-            An iterator of frames, (H, W, 3) uint8, RGB, read-only. To close it ends the reading.
+            An iterator of frames, (H, W, 3) uint8, RGB, read-only. Closing the iterator ends the reading.
 
         Raises:
             InputError: an argument is out of range, at once; or no frame can be read, at the first frame.
@@ -103,7 +103,7 @@ class Video:
 
 
 def probe(path, fps=FOLDER_FPS):
-    """Find out what video a file or a folder holds.
+    """Find out the size, the frame rate and the length of a video.
 
     Args:
         path: a video file that ffmpeg can read, or a folder of PNG and JPEG images in the order of the numbers in
@@ -138,7 +138,7 @@ def probe(path, fps=FOLDER_FPS):
 
 
 def _parse(path, said):
-    """The first `Video` in a file, about which ffmpeg has ``said`` this; pictures attached to sound do not count."""
+    """The first `Video` in a file, from the text ``said`` that ffmpeg prints; cover pictures of sound do not count."""
     stream = next((s for s in STREAM.finditer(said) if s["kind"] == "Video" and "(attached pic)" not in s["about"]),
                   None)
     if not stream:
@@ -170,14 +170,14 @@ def _times(path, declared, fps):
         duration = 3600 * hours + 60 * minutes + seconds
         if duration > 0 and fps > 0:
             return fps, duration, max(1, round(duration * fps))
-    else:  # such as films that a browser recorded: read all parts of the file, without decoding them
+    else:  # as in recordings of a browser: read all packets of the file, without decoding them
         told = run([*_input(path), "-map", "0:V:0", "-c", "copy", "-f", "null", "-progress", "pipe:1", "-"], None)
         count = int(([0] + re.findall(r"^frame=\s*(\d+)", told.stdout, re.M))[-1])
         time = int(([0] + re.findall(r"^out_time_us=(\d+)", told.stdout, re.M))[-1])
         if count > 1 and fps > 0:
             duration = max(time / 1e6, count / fps)
             return count / duration, duration, count
-    raise _unreadable(path, "it lasts no time" if declared else "a still picture")
+    raise _unreadable(path, "its duration is 0" if declared else "a still picture")
 
 
 def _probe_folder(folder, fps):
@@ -225,7 +225,7 @@ def _read_file(video, fps, box, size):
     command = [ffmpeg(), *_input(video.path), "-v", "error", "-map", "0:V:0", "-vf", ",".join(filters),
                "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
     length, count = 3 * size[0] * size[1], 0
-    # Errors go to a file, as nobody reads them while frames are read: a full pipe would block ffmpeg for ever.
+    # Errors go to a file, because they are not read before the end of the frames: a full pipe would block ffmpeg.
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         try:
@@ -259,13 +259,13 @@ def run(arguments, timeout=WAIT):
 
     Args:
         arguments: what follows the program's name.
-        timeout: seconds after which it is ended; None: never.
+        timeout: seconds after which ffmpeg is ended; None: never.
 
     Returns:
         A `subprocess.CompletedProcess` with all that was printed, as text.
 
     Raises:
-        InputError: there is no ffmpeg, it cannot be started, or it took too long.
+        InputError: ffmpeg is missing, cannot be started, or took too long.
     """
     try:
         return subprocess.run([ffmpeg(), *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
@@ -278,7 +278,7 @@ def run(arguments, timeout=WAIT):
 
 
 def reason(said):
-    """The first line that names a cause in the error messages of ffmpeg."""
+    """The first line of the error messages of ffmpeg that names a cause."""
     lines = [PREFIX.sub("", line).strip() for line in said.splitlines()]
     return next((line for line in lines if line and "low score" not in line), "ffmpeg gives no reason")
 

@@ -1,4 +1,4 @@
-"""Limbs in films: whether a pose detector finds the person, and each joint where the driving pose has it.
+"""Limbs in films: whether a pose detector finds the person, and finds each joint where the driving pose has it.
 
 The driving pose is the pose that a frame was generated from. The measure is the percentage of correct key points (Yang
 and Ramanan 2013, "Articulated Human Detection with Flexible Mixtures of Parts", PAMI 35): a joint is correct if it lies
@@ -13,22 +13,22 @@ from PIL import Image
 from cvae_tf.pose.detector import Detector
 from cvae_tf.pose.skeleton import LANDMARKS
 
-ROWS = {  # row -> its title, and whether its film was made from the true frames to predict
+ROWS = {  # row -> its title, and whether its film was made from the true frames that it should predict
     "truth": ("truth (the yardstick)", False),
     "prior": ("prior z, first sample", False),
     "posterior": ("posterior z (encoder sees the target)", True),
     "copy_first": ("copy-first (baseline)", False),
 }
 EVERY = 10  # every tenth frame of a film is searched ...
-FEWEST, MOST = 10, 63  # ... but about so many frames of it at least, and so many at most
-LEAST_HEIGHT = 256  # in pixels, to which smaller frames are enlarged, in which the detector finds fewer people
-TOLERANCE = 0.05  # distance of a correct joint from its place, at most, as a share of the body height
+FEWEST, MOST = 10, 63  # ... but at least about the first number of its frames, and at most the second
+LEAST_HEIGHT = 256  # in pixels; smaller frames are enlarged, because the detector finds fewer people in them
+TOLERANCE = 0.05  # largest distance of a correct joint from its place, as a share of the body height
 ENDS = ("left_wrist", "right_wrist", "left_ankle", "right_ankle")
 JOINTS = (*ENDS, *(f"{side}_{joint}" for joint in ("shoulder", "elbow", "hip", "knee") for side in ("left", "right")))
 
 
 def is_installed():
-    """Whether the package is installed that runs the pose detector fast."""
+    """Whether ai-edge-litert is installed, the package that runs the pose detector fast."""
     return importlib.util.find_spec("ai_edge_litert") is not None
 
 
@@ -52,7 +52,7 @@ def searched(count):
 
 
 def count_limbs(find, films, key_points=None):
-    """Search the person in films of one sequence, and compare the joints with the driving pose.
+    """Search for the person in films of one sequence, and compare the joints with the driving pose.
 
     The body height is the longer side of the box around the points of the driving pose: the median over the searched
     frames with a person.
@@ -61,7 +61,7 @@ def count_limbs(find, films, key_points=None):
         find: function from a frame (H, W, 3) uint8 to None if nobody is found, or else to ``(points, confidence)``,
             with points (33, 2) in pixels.
         films: row -> film (T, H, W, 3) uint8; the row ``truth`` has the true frames.
-        key_points: the driving pose, `KeyPoints` of the T frames; None: what is found in the true frames.
+        key_points: the driving pose, `KeyPoints` of the T frames; None: the points that are found in the true frames.
 
     Returns:
         A dict: ``driving_pose`` is "key points" or "detector", and ``rows`` has for each row a dict of counts:

@@ -1,4 +1,4 @@
-"""Where the poses of a film come from: the studio, folders of images, or key points of any origin."""
+"""Sources of the poses of a film: the studio, folders of images, videos, and key points in a file."""
 
 import itertools
 from collections.abc import Callable
@@ -20,22 +20,22 @@ from cvae_tf.pose.skeleton import draw
 from cvae_tf.preparation.track import clean, default_rate, follow
 from cvae_tf.studio.scene import FPS
 
-MAX_GAP = 5  # frames, as in `prepare`
+MAX_GAP = 5  # longest gap that is interpolated, in frames, as in `prepare`
 KEY_POINTS = {".json", ".bvh", ".npz", ".csv", ".h5", ".hdf5", ".slp"}
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What drives a film of T frames.
+    """The source of the T poses of a film.
 
     Attributes:
         first_frame: (H, W, 3) floats in [0, 1], the given frame.
-        given: 1 if pose 0 belongs to the given frame, else 0.
+        given: 1 if pose 0 belongs to the given frame, which then begins the film, else 0.
         length: T, the number of poses.
         read: function from a slice of the T poses to ``(poses, truth)``, each (n, H, W, 3) floats in [0, 1]; ``truth``
-            is None if it is unknown. To be called with slices that follow one another.
+            is None if it is unknown. Each slice must begin where the one before ended.
         fps: frames per second.
-        show: as ``read``, to the driver's own pictures (n, H, any width, 3) uint8; None if there are none.
+        show: function like ``read``, to the driver's own pictures (n, H, any width, 3) uint8; None if there are none.
     """
 
     first_frame: np.ndarray
@@ -47,7 +47,7 @@ class Driver:
 
 
 def is_key_points(path):
-    """Whether the flag ``--poses`` names key points or a video, from which poses are drawn, and not drawings."""
+    """Whether the flag ``--poses`` names a video or key points, from which poses are drawn, instead of drawn poses."""
     path = Path(path)
     return any(path.glob("*.json")) if path.is_dir() else path.exists() or bool(path.suffix)
 
@@ -71,7 +71,7 @@ def from_images(model, first_frame, poses, truth):
     size, truth_paths, pose_paths = (model.height, model.width), None, images.list_images(poses)
     origin = read_origin(model.path)
     if len(images.uncut(pose_paths)) > 1:
-        say(f"{poses}: the numbers have gaps; the film goes on across them")
+        say(f"{poses}: the numbers of the images have gaps; the film continues across them")
     if truth:
         by_name = {path.name: path for path in images.list_images(truth)}
         missing = [path.name for path in pose_paths if path.name not in by_name]
@@ -96,7 +96,7 @@ def from_images(model, first_frame, poses, truth):
 
 
 def from_key_points(model, first_frame, poses, *, fit=None, view="front"):
-    """Poses drawn for a model, from a video or from key points.
+    """Draw poses for a model, from a video or from key points.
 
     Args:
         model: an `ExportedModel`.
@@ -110,13 +110,13 @@ def from_key_points(model, first_frame, poses, *, fit=None, view="front"):
         A `Driver`, at the frame rate of the model's footage.
 
     Raises:
-        InputError: a file cannot be read, shows no person, or the model does not know its footage.
+        InputError: a file cannot be read or shows no person, or the model keeps too little of its footage.
     """
     origin, size, video = read_origin(model.path), (model.width, model.height), None
     style = STYLES[origin.style if origin else "lab"]
     fps = origin.fps if origin else FPS
     if fit and not (origin and origin.person):
-        raise InputError(f"{model.path}: does not know the person of its footage, so --retarget cannot fit to it; "
+        raise InputError(f"{model.path}: keeps no measurements of the person of its footage, which --retarget needs; "
                          "train on a data set of cvae-tf prepare, or leave --retarget out")
     if first_frame:
         images.check_shapes(first_frame, first_frame, model.height, model.width)
@@ -157,7 +157,7 @@ def _same_shape(picture, size):
 
 
 def _pictures(video, fps, size):
-    """A function from slices that follow one another to the frames of a video; a short one ends on its last frame."""
+    """A function like `Driver.read`, to the frames of a video. After the end of the video, the last frame repeats."""
     frames, last = video.frames(fps, size=size), np.full((size[1], size[0], 3), 255, np.uint8)
 
     def show(part):

@@ -1,4 +1,4 @@
-"""What an exported model keeps of the footage that it was trained on: a first frame, and measures of the person."""
+"""What an exported model keeps of the footage that it was trained on: a first frame, and measurements of the person."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Origin:
 
     Attributes:
         first_frame: (H, W, 3) uint8, the first training frame that shows a person.
-        style: key of `STYLES`, the manner in which its poses are drawn.
+        style: key of `STYLES`, the style in which its poses are drawn.
         fps: frames per second.
         person: `retarget.Person`, measured on the key points; None if there are none.
     """
@@ -55,7 +55,7 @@ def origin_of(footage, data_dir, studio_seed=0):
     if key_points is not None:
         try:
             person = retarget.measure(key_points)
-        except InputError:  # `prepare` has said that nobody is seen whole
+        except InputError:  # `prepare` has printed that no frame shows a whole person
             person = None
     first = next((t for t in range(len(footage.poses)) if footage.poses[t].min() < 255), 0)
     return Origin(np.array(footage.frames[first]), style, float(record["fps"]) if record else studio.FPS, person)

@@ -53,18 +53,18 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
             pose and prediction, and a PSNR curve (PNG) and table (CSV) are written beside the film.
         output: path of the film: ``.gif``, ``.mp4``, ``.webm``, ``.npz`` (the frames as an array), or no suffix for a
             folder of PNG files.
-        fit: None, ``"place"`` or ``"limbs"``: retargeting of a video's or key points' person, as for
+        fit: None, ``"place"`` or ``"limbs"``: retargeting of the person in a video or in key points, as for
             `driver.from_key_points`.
-        view: direction from which motion capture is seen: ``"front"``, ``"side"`` or degrees.
-        compare: show the driver, the pose and the prediction side by side; for videos and key points.
+        view: direction from which motion capture (BVH) is seen: ``"front"``, ``"side"`` or degrees.
+        compare: show the driver, the pose and the prediction side by side; only for videos and key points.
         overlay: draw the pose over the prediction.
         contact_sheet: write a PNG of 24 frames beside the film.
         seed: seed of the latents, from 0; sample k, counted from 0, takes ``seed + k``.
         temperature: factor on the deviation of z from the prior's mean, from 0 to 100.
         samples: number of films to generate and show side by side, from 1 to 64.
         fps: frames per second of the film, from 1 to 50; None: those of the model's footage.
-        scale: side in pixels of the square that shows one pixel, from 1 to 32.
-        enlarge: ``"nearest"``, or ``"lanczos"`` for a smooth enlargement.
+        scale: factor by which width and height of the frames are enlarged, from 1 to 32.
+        enlarge: ``"nearest"``, which shows pixels as squares, or ``"lanczos"``, which is smooth.
         overwrite: replace files at the output's paths that the program did not make. A folder is never replaced.
 
     Returns:
@@ -81,7 +81,7 @@ def predict(model=None, first_frame=None, poses=None, truth=None, output="predic
     path = newest_model() if model is None else model
     drawn = poses is None or not is_key_points(poses)
     if drawn and (fit or compare):
-        raise InputError(f"--{'retarget' if fit else 'compare'} needs --poses with a video or key points, not drawings")
+        raise InputError(f"--{'retarget' if fit else 'compare'} needs --poses with a video or key points")
     if truth and not drawn:
         raise InputError("--truth needs --poses with a folder of drawn poses")
     sheet = output.with_name(f"{output.stem}_sheet.png") if contact_sheet else None

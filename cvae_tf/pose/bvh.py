@@ -1,4 +1,4 @@
-"""Motion capture in BVH files (Biovision): reading, forward kinematics, and a camera that makes key points of it."""
+"""Motion capture in BVH files (Biovision): reading, forward kinematics, and a camera that makes key points."""
 
 import re
 import warnings
@@ -10,17 +10,17 @@ from cvae_tf.errors import InputError
 from cvae_tf.files import plain
 from cvae_tf.pose.keypoints import KeyPoints
 
-LARGEST = 2**28  # bytes of a file
+LARGEST = 2**28  # size of a file in bytes
 MOST_JOINTS, MOST_FRAMES = 1000, 10**6
 MOST_POSITIONS = 20_000_000  # frames times joints, which is half an hour of a detailed body at 120 frames per second
 RATES = (0.1, 1000)  # frames per second
-MARGIN = 0.1  # of the picture, on each side of the motion
+MARGIN = 0.1  # share of the picture that stays free on each side of the motion
 VIEWS = {"front": 0, "side": 90}
 AXES = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}  # a rotation about an axis turns the first of these towards the second
 
-# Names of the parts of a body in the programs that write BVH, in small letters and without sides and separators. Where
-# a rig has several of them, the first one of a row counts: "arm" is before "shoulder", because a rig with both calls
-# the collar bone shoulder. "end" is at an End Site. A joint is used once, by the first row that names it.
+# Names of the parts of a body in the programs that write BVH, in lower case and without sides and separators. Where a
+# rig has several of them, the first one of a row counts: "arm" is before "shoulder", because in a rig with both,
+# "shoulder" is the collar bone. "end" is at an End Site. A joint is used once, by the first row that names it.
 PARTS = {
     "knee": "knee lowerleg lowleg leglower shin shinbend calf tibia shank leg",
     "hip": "upleg upperleg legupper thigh thighbend hip femur hipjoint leg",
@@ -74,7 +74,7 @@ def read_bvh(path):
     Blender.
 
     Raises:
-        InputError: the file is missing, too large, not BVH, cut short, or holds values that are no finite numbers.
+        InputError: the file is missing, too large, not BVH, cut short, or holds values that are not finite numbers.
     """
     header, motion = _parts(path, _text(path))
     joints = _joints(path, header)
@@ -92,7 +92,7 @@ def check_rate(where, fps):
     """Return ``fps`` as a float.
 
     Args:
-        where: path or flag that it comes from, for the message.
+        where: path or flag that ``fps`` comes from, for the message.
         fps: frames per second.
 
     Raises:
@@ -104,7 +104,7 @@ def check_rate(where, fps):
 
 
 def at_rate(key_points, fps):
-    """Key points at another frame rate, by linear interpolation; None: as they are.
+    """Key points at the frame rate ``fps``, by linear interpolation; None: at their own rate.
 
     Raises:
         InputError: ``fps`` is not in `RATES`, or makes more than `MOST_FRAMES` frames.
@@ -240,9 +240,9 @@ def key_points(path, view="front", fps=None, size=(512, 512)):
     """Key points of a BVH file, seen by a distant camera (orthographic) at the height of the person.
 
     The camera does not move. The whole motion lies in the picture, with a margin of a tenth. "Up" is the coordinate
-    axis nearest to the way from the hips to the head, and "front" the way that the hips face, both in the mean over the
-    motion. Nose, eyes, ears and mouth are estimated from the head's joint, and heels from ankles and toes. Landmarks
-    whose joints are not in the file are missing; the others have confidence 1.
+    axis nearest to the direction from the hips to the head, and "front" is the direction that the hips face, both on
+    average over the motion. Nose, eyes, ears and mouth are estimated from the head's joint, and heels from ankles and
+    toes. Landmarks whose joints are not in the file are missing; the others have confidence 1.
 
     Args:
         path: the file.
@@ -268,7 +268,7 @@ def key_points(path, view="front", fps=None, size=(512, 512)):
     hips = (joints["left_hip"] + joints["right_hip"]) / 2
     up = _nearest_axis((joints["head"] - hips).mean(axis=0))
     facing = _unit(np.cross(joints["left_hip"] - joints["right_hip"], up))
-    # Someone who turns all around faces no way in the mean; then the first frame counts.
+    # A person who turns all around faces no direction in the mean; then the first frame counts.
     front = facing.mean(axis=0) if np.linalg.norm(facing.mean(axis=0)) > 0.1 else facing[0]
     if not (np.linalg.norm(up) and np.linalg.norm(front)):
         raise InputError(f"{path}: hips and head lie in one place or line; export it again")
@@ -345,7 +345,7 @@ def _nearest_axis(vector):
 
 
 def _attached(rotations, vectors):
-    """Vectors (T, 3) made to turn with a joint: in its axes, they are the median over time of those given."""
+    """Vectors (T, 3) that turn with a joint; in the joint's axes, they are the median over time of ``vectors``."""
     own = np.median(np.einsum("tji,tj->ti", rotations, vectors), axis=0)
     return rotations.astype(float) @ own
 

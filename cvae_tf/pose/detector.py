@@ -1,7 +1,7 @@
 """Key points of a person in the frames of a video, found by the networks of BlazePose.
 
 Source: Bazarevsky et al. 2020, "BlazePose: On-device Real-time Body Pose tracking", arXiv 2006.10204. The two networks
-lie in the folder ``blazepose``, see its ``NOTICE``. The detector network finds people in a whole picture; the landmark
+are in the folder ``blazepose``, see its ``NOTICE``. The detector network finds people in a whole picture. The landmark
 network finds the 33 landmarks of one person in an upright square that contains the whole body, called the region. As
 long as the landmark network sees a person, the landmarks of one frame give the region of the next frame. Sizes,
 anchors, margins and thresholds are those with which MediaPipe runs these networks.
@@ -23,8 +23,8 @@ DETECTOR_SIZE, LANDMARK_SIZE = 224, 256  # width and height in pixels of the net
 GRIDS = ((28, 2), (14, 2), (7, 6))  # of the detector network: cells in a row, and anchors in each cell
 MARGIN = 1.25  # size of the region relative to the circle around the body
 SCORE = 0.5  # least score of a person, in both networks
-OVERLAP = 0.3  # from this intersection over union on, two detections are of the same person
-THREADS = 4  # at most, unless the caller asks for more: the networks are small
+OVERLAP = 0.3  # two detections with a larger intersection over union are of the same person
+THREADS = 4  # largest number that is chosen by default: the networks are small
 
 
 class Detector:
@@ -54,7 +54,7 @@ class Detector:
 
     @property
     def state(self):
-        """Where the person was last seen, and whether in the last frame: (region, tracking), to go on from later."""
+        """``(region, tracking)``: where the person was last seen, and whether in the last frame. Set it to continue."""
         return self._region, self._tracking
 
     @state.setter
@@ -68,9 +68,10 @@ class Detector:
             frame: (H, W, 3) uint8, RGB.
 
         Returns:
-            None if nobody is found, or the landmarks of a person: points (33, 2) float32, x and y in pixels, and their
-            confidence (33,) float32 in [0, 1], the landmark network's probability that a point is visible, which is
-            low for hidden points and for points outside the frame. The first pixel extends from 0 to 1.
+            None if nobody is found, or else ``(points, confidence)`` of the person's landmarks. The points are
+            (33, 2) float32, x and y in pixels; the first pixel extends from 0 to 1. The confidence, (33,) float32 in
+            [0, 1], is the landmark network's probability that a point is visible. It is low for hidden points and for
+            points outside the frame.
         """
         found = self._landmarks(frame, self._region) if self._tracking else None
         if found is not None:
@@ -92,7 +93,7 @@ class Detector:
 
         Returns:
             List of (score in [0, 1], box), the highest score first. The box is (x, y, width, height) in pixels of
-            the square around the body; it may reach out of the frame.
+            the square around the body; it may reach beyond the frame.
         """
         return [(score, _box(region)) for score, region in self._detections(frame)]
 
@@ -129,7 +130,7 @@ class Detector:
 
 
 def _network(path, threads):
-    """A function from the input of a network to the list of its outputs, without the axis of the batch."""
+    """Load a network: a function from its input to the list of its outputs, both without the batch axis."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:  # the same interpreter, which TensorFlow is going to remove

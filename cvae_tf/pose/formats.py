@@ -17,10 +17,10 @@ from cvae_tf.pose import bvh
 from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.pose.skeleton import COCO, LANDMARKS
 
-LARGEST = 2**28  # bytes of a file, also when decompressed
-FARTHEST = 1e6  # pixels
-HDF5_SECONDS = 60  # for reading a file of HDF5
-FPS = 30.0  # where neither the file nor the caller knows the frame rate
+LARGEST = 2**28  # size of a file in bytes, also when decompressed
+FARTHEST = 1e6  # largest position in pixels
+HDF5_SECONDS = 60  # limit for reading an HDF5 file
+FPS = 30.0  # the frame rate if neither the file nor the caller gives one
 
 OPENPOSE_18 = ("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
                "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
@@ -45,29 +45,29 @@ def read_key_points(path, fps=None, view="front"):
     The format is found from the content:
 
     - OpenPose: a folder of ``*_keypoints.json``, one per frame, with the skeletons BODY_25 or COCO (18 points).
-    - COCO: JSON with images and annotations (``poses.json`` is such a file), or a list of results. Of several people
-      in an image, the one with the largest area counts.
+    - COCO: JSON with images and annotations (``poses.json`` is such a file), of which the person with the largest
+      area in an image counts; or a list of results.
     - BlazePose: JSON, a list of frames of 33 times [x, y], [x, y, z] or [x, y, z, visibility]; an empty frame has no
       person.
     - NumPy: ``.npz`` with an array (T, K, 3) of x, y and confidence, or (T, K, 2), K = 17 (COCO), 18 or 25 (OpenPose)
-      or 33 (BlazePose); and, if wanted, arrays ``size``, ``fps``, ``confidence`` (T, K), and K ``names``.
-    - SLEAP: its analysis as HDF5 or CSV. DeepLabCut: CSV. Other CSV with columns such as ``left_knee.x``.
+      or 33 (BlazePose); optional arrays are ``size``, ``fps``, ``confidence`` (T, K), and K ``names``.
+    - SLEAP: its analysis file, HDF5 or CSV. DeepLabCut: CSV. Other CSV files with columns such as ``left_knee.x``.
     - BVH: see `bvh.key_points`.
 
-    Elsewhere than in COCO, of several people the largest one of the first frame is followed, from frame to frame to the
-    nearest. Numbers that are missing among the frames' numbers are frames without a person. Points with confidence 0
-    are missing, and so are those at (0, 0) where there is no confidence. If the size of the picture is unknown, it is
-    the smallest one that holds all points.
+    If there are several people, except in COCO's annotations, the largest person of the first frame is followed: in
+    each next frame, the nearest person is taken. Numbers that are missing among the frames' numbers are frames without
+    a person. Points with confidence 0 are missing, and so are points at (0, 0) in a format without confidence. If the
+    size of the picture is unknown, it is the smallest size that holds all points.
 
     Args:
         path: the file or folder.
         fps: frames per second. Key points with a frame rate of their own (BVH, COCO with ``fps`` in ``info``, NumPy
-            with ``fps``) are interpolated; for others, it is the rate of the video that they come from. None: the own
-            rate, or 30.
+            with ``fps``) are interpolated to this rate; for others, it is the rate of the video that they come from.
+            None: the file's own rate, or else 30.
         view: for BVH, as for `bvh.key_points`.
 
     Returns:
-        `KeyPoints`. Points that the other skeleton lacks are missing.
+        `KeyPoints`. Landmarks that the file's skeleton lacks are missing.
 
     Raises:
         InputError: the file is missing, too large, damaged or of another kind; its skeleton is unknown; it has no
@@ -121,7 +121,7 @@ def _check_size(path, size):
 
 
 def _check_range(path, positions):
-    """Check positions in pixels; NaN is in order."""
+    """Check positions in pixels; NaN is allowed."""
     if (np.abs(positions) > FARTHEST).any():
         raise InputError(f"{path}: positions that are infinite or beyond {FARTHEST:g} pixels; export it again")
 
@@ -213,8 +213,8 @@ def _follow(path, people, count):
         if before is not None:
             distances = [_distance(person, before) for person in there]
             chosen = there[int(np.argmin(distances))]
-            # The followed person is hidden for a while, and the nearest one is another; the longer it lasts, the
-            # farther the person may have moved.
+            # If even the nearest person is far away, this is somebody else, and the followed person is hidden. The
+            # longer this lasts, the farther the followed person may have moved.
             if min(distances) > _extent(before) * (number - seen) / 2:
                 continue
         table[number - first] = chosen
@@ -228,7 +228,7 @@ def _known(person):
 
 
 def _extent(person):
-    """Length of the diagonal of a person (K, 3); 0 without points."""
+    """Length of the diagonal of the box around a person (K, 3); 0 without points."""
     found = person[~np.isnan(person[:, 0])][:, :2]
     return float(np.linalg.norm(np.ptp(found, axis=0))) if len(found) else 0.0
 
@@ -386,7 +386,7 @@ def _read_npz(path):
             float(arrays["fps"].item()) if "fps" in arrays else None)
 
 
-# The library of HDF5 hangs and crashes on some damaged files, so another process reads them.
+# The HDF5 library hangs or crashes on some damaged files, so another process reads them.
 HDF5_PROGRAM = """
 import sys, h5py, numpy
 with h5py.File(sys.argv[1], "r") as file:
@@ -437,7 +437,7 @@ def _read_csv(path):
     width = max(columns.values()) + 1
     _check_size(path, 8 * max(1, len(rows)) * (width + 3 * len(persons) * len(names)))
     values = np.full((len(rows), width + 2), np.nan)
-    values[:, -2] = 1  # two more columns, for what is missing: 1 for a confidence, NaN for a position
+    values[:, -2] = 1  # two more columns stand for missing ones: 1 for a confidence, NaN for a position
     numbers = []
     for n, row in enumerate(rows):
         try:

@@ -35,7 +35,7 @@ class KeyPoints:
 
     @classmethod
     def from_joints(cls, joints, size, fps, confidence=1.0):
-        """Key points from a dict of named positions (T, 2); names that are no landmark are left out."""
+        """Key points from a dict of named positions (T, 2); names that are not landmarks are left out."""
         count = len(next(iter(joints.values())))
         points = np.full((count, len(LANDMARKS), 2), np.nan, np.float32)
         for name in joints.keys() & _INDEX.keys():
@@ -46,7 +46,7 @@ class KeyPoints:
         return len(self.points)
 
     def __getitem__(self, frames):
-        """The key points of some frames, a slice or an array of indices."""
+        """The key points of some frames; ``frames`` is a slice or an array of indices."""
         return dataclasses.replace(self, points=self.points[frames], confidence=self.confidence[frames])
 
     @property
@@ -60,7 +60,7 @@ class KeyPoints:
         return joints | {name: (joints[a] + joints[b]) / 2 for name, (a, b) in DERIVED.items()}
 
     def mirrored(self):
-        """Flipped left to right, with the joints of left and right exchanged."""
+        """The key points flipped left to right, with left and right joints exchanged."""
         points = self.points[:, MIRRORED] * np.float32([-1, 1]) + np.float32([self.size[0], 0])
         return dataclasses.replace(self, points=points, confidence=self.confidence[:, MIRRORED])
 
@@ -76,7 +76,7 @@ class KeyPoints:
         return dataclasses.replace(self, points=points, size=tuple(size))
 
     def resampled(self, fps):
-        """At another frame rate, by linear interpolation; a point beside a missing one is missing."""
+        """The key points at another frame rate, by linear interpolation; points next to missing ones are missing."""
         count = max(1, round(len(self) * fps / self.fps))
         times = np.minimum(np.arange(count) * self.fps / fps, len(self) - 1)
         before = np.floor(times).astype(int)
@@ -116,7 +116,7 @@ def write_poses(path, key_points, names):
     with atomic(path) as unfinished, open(unfinished, "w", encoding="utf-8") as stream:
         stream.write(_head(key_points, names)[:-1] + ', "annotations": [')
         for number, t in enumerate(np.flatnonzero(key_points.present)):
-            # One after the other: an hour of video has a hundred thousand.
+            # Annotations are written one at a time: an hour of video has a hundred thousand.
             stream.write(("," if number else "") + "\n" + json.dumps(_annotation(key_points, int(t), number)))
         stream.write("]}\n")
 
@@ -131,7 +131,7 @@ def _head(key_points, names):
 
 
 def _annotation(key_points, t, number):
-    """The person in frame ``t`` as COCO's annotation of the id ``number``."""
+    """The person in frame ``t`` as an annotation of COCO with the id ``number``."""
     found, there = key_points.points[t].astype(float), ~np.isnan(key_points.points[t, :, 0])
     landmarks = [[round(x, 2), round(y, 2), round(float(c), 3)] if ok else [0, 0, 0]
                  for (x, y), c, ok in zip(found.tolist(), key_points.confidence[t], there, strict=True)]
@@ -144,7 +144,7 @@ def _annotation(key_points, t, number):
 
 
 def read_poses(path):
-    """Read a file of `write_poses`.
+    """Read a file that `write_poses` wrote.
 
     Returns:
         ``(key_points, names)``: `KeyPoints` of T frames, and the T names of their files.

@@ -1,8 +1,9 @@
-"""The motion of one person for the body of another, after "Everybody Dance Now" (Chan et al., 2019, section 3.3).
+"""Transfer motion to the body of another person, after "Everybody Dance Now" (Chan et al., 2019, section 3.3).
 
-In his footage, a person is described by his body height and by where his ankles are while he stands on the floor, at
-the place nearest to the camera and at the farthest. The driver's key points are scaled and moved so that they
-describe the target's body at the same place between far and near.
+The driver is the person whose motion is taken; the target is the person who gets the motion. A person is described by
+his body height and by where his ankles are while he stands on the floor, at the place nearest to the camera and at the
+farthest. The driver's key points are scaled and moved so that they describe the target's body at the same place between
+far and near.
 
 Where this differs from the paper: near and far are percentiles instead of clusters; the body height is a sum of
 lengths, so that it does not depend on the pose; the floor is found under jumps; the horizontal position is mapped as
@@ -21,8 +22,8 @@ SURE = 0.5  # lowest confidence of a point that counts in a measurement
 NEAR, FAR = 95, 5  # percentiles of the ankles' positions
 STANDING = 0.05  # in body heights: a person whose ankles move less than this does not come nearer
 UPPER = 0.8  # quantile of measured lengths; most frames show a limb shortened, as it points to or from the camera
-# Growth of the body height over the ankles' position: one over the camera's height in body heights. One who does not
-# grow does not come nearer; it is the camera that moves.
+# Growth of the body height with the ankles' position: 1 divided by the camera's height in body heights. A person who
+# does not grow does not come nearer; the camera moves instead.
 FLATTEST, STEEPEST = 0.1, 4
 IN_THE_AIR = 1.0  # longest jump in seconds
 MOST_CHANGE = 1.5  # largest ratio between the limbs of two people; limbs seen from one side only may look shorter
@@ -43,7 +44,7 @@ MEASURED = {"trunk": ("pelvis", "neck"), "head": ("neck", "head"), "shoulder": (
             "upper_arm": ("left_shoulder", "left_elbow"), "forearm": ("left_elbow", "left_wrist"),
             "hand": ("left_wrist", "left_index"), "hip": ("pelvis", "left_hip"), "thigh": ("left_hip", "left_knee"),
             "shank": ("left_knee", "left_ankle"), "foot": ("left_ankle", "left_foot_index")}
-LOWEST, HIGHEST = -2, 4  # of any number about a person
+LOWEST, HIGHEST = -2, 4  # range of all numbers of a `Person`
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Person:
         """The inverse of `to_dict`.
 
         Args:
-            content: what was read from a JSON file.
+            content: the content of a JSON file.
             path: the file, for the message.
 
         Raises:
@@ -100,12 +101,12 @@ class Person:
 def measure(key_points, where="the footage"):
     """Measure a person in his footage.
 
-    Only points in the picture with a confidence of at least `SURE` count. A person who comes hardly nearer, or does
-    not grow on the way, has the same near and far.
+    Only points in the picture with a confidence of at least `SURE` count. For a person who hardly comes
+    nearer, or does not grow on the way, near and far are the same.
 
     Args:
         key_points: `KeyPoints` of T frames.
-        where: what the key points are of, for the message.
+        where: name of the footage that the key points come from, for the message.
 
     Returns:
         `Person`.
@@ -117,8 +118,8 @@ def measure(key_points, where="the footage"):
     ground, height = _ground(joints, key_points.fps), _body_height(joints)
     seen = ~np.isnan(height)
     if not seen.any():
-        raise InputError(f"{where}: no frame shows a person from head to ankle, which the body height is measured "
-                         "from; take footage with the whole body in the picture")
+        raise InputError(f"{where}: no frame shows a person from head to ankle, so the body height cannot be "
+                         "measured; take footage with the whole body in the picture")
     near, far = np.percentile(ground[seen], [NEAR, FAR])
     moves = near - far > STANDING * np.quantile(height[seen], UPPER)
     growth = _growth(ground[seen], height[seen]) if moves else 0
@@ -140,12 +141,13 @@ def measure(key_points, where="the footage"):
 
 
 def retarget(key_points, driver, target, size, limbs=False):
-    """The driver's motion for the target's body, in the target's picture.
+    """Fit the driver's motion to the target's body, in the target's picture.
 
     The place between far and near, 0 to 1, comes from the driver's ankles on the floor. It gives the position of the
-    target's ankles and the scale, by linear interpolation as in the paper. Beyond near and far, the scale stays, and
-    the ankles move on by that scale. So does a driver who does not come nearer: he is put halfway between the
-    target's far and near. The driver's mean horizontal position becomes that of the target.
+    target's ankles and the scale, by linear interpolation as in the paper. Beyond near and far, the scale is
+    constant, and the ankles' motion is multiplied by it. A driver who does not come nearer is put halfway between the
+    target's far and near, with the scale of that place. The driver's mean horizontal position becomes that of the
+    target.
 
     Args:
         key_points: the driver's `KeyPoints` of T frames.
@@ -183,8 +185,8 @@ def _in_heights(key_points):
 def _sure_joints(key_points):
     """As `_in_heights`, with NaN for points that do not count.
 
-    Where one side is hidden, the other stands for the middle, as of a person seen from the side; not where one side is
-    outside the picture.
+    Where the joint of one side is hidden, as in a person seen from the side, the joint of the other side stands for the
+    middle. It does not where the missing joint lies outside the picture.
     """
     points = key_points.points
     outside = ((points < 0) | (points > np.float32(key_points.size))).any(axis=2)
@@ -202,7 +204,7 @@ def _distance(joints, a, b):
 
 
 def _body_height(joints):
-    """(T,) the length from the ankle over knee, hip and neck to the head; of two legs, that of the longer."""
+    """(T,) the length from the ankle over knee, hip and neck to the head, with the longer of the two legs."""
     legs = [_distance(joints, f"{side}_hip", f"{side}_knee") + _distance(joints, f"{side}_knee", f"{side}_ankle")
             for side in ("left", "right")]
     return np.fmax(*legs) + _distance(joints, "pelvis", "neck") + _distance(joints, "neck", "head")
@@ -211,8 +213,8 @@ def _body_height(joints):
 def _growth(ground, height):
     """How the body height grows with the ankles' position, from those of N frames.
 
-    On a flat floor, it is a linear function of that position. The line is one through the `UPPER` quantile (quantile
-    regression, Koenker and Bassett, 1978), by iteratively reweighted least squares.
+    On a flat floor, the body height is a linear function of that position. The line is fitted to the `UPPER` quantile
+    (quantile regression, Koenker and Bassett, 1978), by iteratively reweighted least squares.
     """
     weights = np.ones_like(height)
     for _ in range(30):
@@ -225,8 +227,8 @@ def _growth(ground, height):
 def _ground(joints, fps):
     """(T,) the position of the ankles if the person stood on the floor, smooth over time; NaN if never seen.
 
-    The lower ankle is the one on the floor. A closing, the maximum and then the minimum over a window, bridges the
-    jumps, which are shorter than the window, and leaves the slow ways to and from the camera.
+    The lower ankle is the one on the floor. A morphological closing (the maximum, then the minimum over a
+    window) bridges jumps, which are shorter than the window, and keeps slow walks to and from the camera.
     """
     lower = np.fmax(joints["left_ankle"][:, 1], joints["right_ankle"][:, 1])
     there = np.flatnonzero(~np.isnan(lower))
@@ -242,7 +244,7 @@ def _ground(joints, fps):
 
 
 def _share(ground, near, far):
-    """The place between far, 0, and near, 1; halfway for a person who has one place."""
+    """The place between far (0) and near (1); 0.5 if far and near are the same."""
     return np.clip((ground - far) / (near - far), 0, 1) if near > far else np.full(len(ground), 0.5)
 
 

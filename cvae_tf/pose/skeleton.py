@@ -23,7 +23,7 @@ COCO = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder
 
 
 def other_side(joint):
-    """The name of the joint on the other side of the body; joints in the middle are their own."""
+    """The name of the joint on the other side of the body; a joint in the middle is its own counterpart."""
     sides = {"left": "right", "right": "left"}
     return "_".join(sides.get(word, word) for word in joint.split("_"))
 
@@ -90,10 +90,10 @@ FINEST = 2.8  # smallest width of a line while it is drawn, in pixels of the enl
 
 
 def draw(joints, height, width, style=LAB):
-    """Draw skeletons on white paper, with antialiasing.
+    """Draw skeletons on a white background, with antialiasing.
 
-    Each skeleton is drawn enlarged and then averaged, so that a line thinner than a pixel is a pale one, and two limbs
-    that are three pixels apart stay apart.
+    Each skeleton is drawn enlarged and then reduced by averaging, so that a line thinner than a pixel becomes pale, and
+    two limbs that are three pixels apart stay apart.
 
     Args:
         joints: dict from the name of a joint to its positions (T, 2): x and y in pixels. Limbs with an end that is

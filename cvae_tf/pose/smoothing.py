@@ -1,4 +1,4 @@
-"""Key points over time: short gaps filled, and the trembling of a detector smoothed without lag."""
+"""Key points over time: fill short gaps, and smooth the jitter of a detector without lag."""
 
 import dataclasses
 
@@ -36,14 +36,14 @@ def fill_gaps(key_points, max_gap):
 def smooth(key_points, seconds=0.3):
     """Smooth each point over time with the filter of Savitzky and Golay (1964), which has no lag.
 
-    Each position becomes the value of the parabola that fits the window around its frame best. Near the ends, it is
-    that of the first or last whole window. A point's frames between two gaps are smoothed on their own, in a smaller
-    window if they are few. Confidence stays as it is.
+    Each position becomes the value of the parabola that fits the window around its frame best. Near the ends, the
+    parabola is that of the first or last whole window. The frames of a point between two gaps are smoothed on their
+    own, in a smaller window if they are few. Confidence stays as it is.
 
     Args:
         key_points: `KeyPoints` of T frames.
-        seconds: length of the window. The default lowers the trembling of a still joint to about half, and keeps at
-            least 93% of a movement that repeats twice a second.
+        seconds: length of the window. The default lowers the jitter of a still joint to about half, and keeps at
+            least 93% of the amplitude of a movement that repeats twice a second.
 
     Returns:
         `KeyPoints` of T frames.
@@ -52,7 +52,7 @@ def smooth(key_points, seconds=0.3):
     points = key_points.points.copy()
     there = ~np.isnan(points[..., 0])
     patterns, pattern_of = np.unique(there, axis=1, return_inverse=True)
-    for number, pattern in enumerate(patterns.T):  # points that are there in the same frames, together
+    for number, pattern in enumerate(patterns.T):  # points that exist in the same frames are smoothed together
         columns = np.flatnonzero(pattern_of.reshape(-1) == number)
         edges = np.flatnonzero(np.diff(pattern, prepend=False, append=False))
         for start, end in edges.reshape(-1, 2):

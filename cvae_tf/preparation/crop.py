@@ -1,11 +1,11 @@
-"""The part of a video's picture that becomes the frames: one fixed box a video, of the same shape for all of them."""
+"""The part of a video's picture that becomes the frames: a fixed box for each video, of one shape for all videos."""
 
 import numpy as np
 
 from cvae_tf.errors import InputError
 
-MARGIN = 0.12  # around the key points, in heights of the person: hair, hands and shoes reach beyond them
-STEP = 8  # the network halves a frame three times
+MARGIN = 0.12  # around the key points, in body heights: hair, hands and shoes reach beyond them
+STEP = 8  # frame sizes are multiples of it, because the network halves a frame three times
 
 
 def track_box(key_points):
@@ -35,7 +35,7 @@ def person_boxes(tracks, height):
         the frames. All boxes have the shape of the frames.
     """
     found = [track_box(track) for track in tracks]
-    # In heights of the person, so that a person who is filmed from farther away gets a smaller box.
+    # The size is in body heights, so that a person who is filmed from farther away gets a smaller box.
     needed = np.max([[(right - left) / person, (bottom - top) / person]
                      for (left, top, right, bottom), person in found], axis=0) + 2 * MARGIN
     possible = np.min([np.divide(track.size, person) for track, (_, person) in zip(tracks, found, strict=True)], axis=0)
@@ -51,7 +51,7 @@ def person_boxes(tracks, height):
 
 
 def fixed_box(box, picture, height):
-    """The part of ``box`` that has the shape of frames of some height.
+    """The largest part of ``box``, around its centre, that has the shape of the frames.
 
     Args:
         box: (x, y, width, height) in pixels of the picture; None: the whole picture.
@@ -68,12 +68,12 @@ def fixed_box(box, picture, height):
 
 
 def frame_width(height, box_width, box_height):
-    """Width of frames of some height that have the shape of a box, rounded to what the network divides."""
+    """Width of frames with the shape of a box, rounded to a multiple of `STEP`; all sizes in pixels."""
     return int(np.clip(round(height * box_width / box_height / STEP) * STEP, STEP, 1024))
 
 
 def _placed(x, y, width, height, picture):
-    """A box of ints around (x, y), moved into the picture."""
+    """A box of ints around the point (x, y), moved so that it lies in the picture."""
     width, height = min(round(width), picture[0]), min(round(height), picture[1])
     return (int(np.clip(round(x - width / 2), 0, picture[0] - width)),
             int(np.clip(round(y - height / 2), 0, picture[1] - height)), width, height)
@@ -86,7 +86,7 @@ def read_crop(text):
         The text, or (x, y, width, height) as ints.
 
     Raises:
-        InputError: another text.
+        InputError: ``text`` is none of these.
     """
     if text in ("person", "whole"):
         return text
@@ -104,7 +104,7 @@ def check_box(box, video):
     """Check that a box lies in the picture of a video.
 
     Raises:
-        InputError: it does not.
+        InputError: the box reaches beyond it.
     """
     x, y, width, height = box
     if x + width > video.width or y + height > video.height:

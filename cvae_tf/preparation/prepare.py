@@ -1,4 +1,4 @@
-"""From videos of a person to a data set in the lab's layout: the work of ``cvae-tf prepare``."""
+"""Turn videos of a person into a data set in the lab's layout: the work of ``cvae-tf prepare``."""
 
 import contextlib
 import dataclasses
@@ -26,8 +26,8 @@ from cvae_tf.preparation import crop as crops
 from cvae_tf.preparation.track import clean, counted, default_rate, expected, follow, workspace
 
 FILES = (RECORD, POSES, "sheet.png", "train", "val", ".cvae_tf_cache")
-VALIDATION = 0.15  # share of the frames
-FEW = 300  # training frames below which films cannot be expected to be good
+VALIDATION = 0.15  # share of the frames that become the validation split
+FEW = 300  # with fewer training frames, good films cannot be expected
 SAMPLED = 200  # frames from which the movement of the background is measured
 MOVING = 8  # mean deviation of the background in levels of 255, above which it counts as moving
 CLIP = Config.train_vi_len  # frames in a training clip by default
@@ -36,13 +36,13 @@ NUMBERS = 1_000_000  # first number of the frames of each video; a gap in the nu
 
 @dataclass
 class Source:
-    """A video on its way into the data set.
+    """A video that becomes part of the data set.
 
     Attributes:
         video: `Video`.
         split: ``"train"``, ``"val"``, or ``"both"`` if its last part becomes validation.
         key_points: `KeyPoints` of all frames in pixels of the picture, smoothed.
-        people: number of people in the picture, at most.
+        people: largest number of people that were found in a frame.
         kept: (T,) bool, the frames that become part of the data set.
         box: (x, y, width, height), the part of the picture, in its pixels.
     """
@@ -56,19 +56,19 @@ class Source:
 
 
 def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.0, max_gap=5, overwrite=False):
-    """Turn videos of one person into a data set; print each choice that was made, and what may not work.
+    """Turn videos of one person into a data set. Print each choice, and what may spoil the films.
 
     Args:
         videos: paths of videos, or folders of images.
         out: folder of the data set to write.
-        val: videos for validation; without one, the last 15 percent of each of ``videos``.
+        val: videos for validation; if empty, the last 15 percent of each of ``videos``.
         poses: key points of another program for the only video, as for `formats.read_key_points`; None: they are
             found in the video.
         crop: ``"person"``: a box that holds the person, the same in all frames of a video; ``"whole"``; or
             ``"X,Y,W,H"`` in pixels.
         height: height of the frames in pixels, a multiple of 8 from 8 to 512. The width follows from the crop.
         fps: frames per second; 0: the slowest video's rate, divided by a whole number so that it is at most 30.
-        max_gap: a person who is missed for at most this many frames in a row is interpolated.
+        max_gap: longest gap in the key points that is filled by interpolation, in frames.
         overwrite: replace a data set in ``out`` that was prepared from other videos or with other settings.
 
     Returns:
@@ -83,13 +83,13 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
     if height % crops.STEP:
         raise InputError(f"--height must be a multiple of {crops.STEP}, received {height}")
     if poses and (len(videos) > 1 or val):
-        raise InputError("--poses goes with one video alone")
+        raise InputError("--poses needs exactly one VIDEO, and no --val")
     box = crops.read_crop(crop)
     check_paths({"VIDEO": [*videos, *val], "--poses": poses}, {"--out": out})
     check_replaceable(out, FILES, "prepared data set", "--out")
     twice = [path for path in [*videos, *val] if [*videos, *val].count(path) > 1]
     if twice:
-        raise InputError(f"{twice[0]}: is given twice; a video is for training or for validation")
+        raise InputError(f"{twice[0]}: is given twice; a video is either for training or for validation")
     training = "train" if val else "both"
     sources = [Source(probe(path, fps or FOLDER_FPS), "val" if path in val else training) for path in [*videos, *val]]
     fps = _rate(fps, [source.video for source in sources])
@@ -98,7 +98,7 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
               "settings": {"crop": crop, "height": height, "fps": fps, "max_gap": max_gap}}
     if record := read_record(out):
         if record["request"] == wanted:
-            say(f"{out}: is already prepared from this; nothing to do")
+            say(f"{out}: is already prepared from these videos with these settings; nothing to do")
             return record
         if not overwrite:
             raise InputError(f"{out}: was prepared from other videos or with other settings; choose another --out, or "
@@ -120,7 +120,7 @@ def _make(out, sources, poses, box, height, fps, max_gap, wanted):
         found = int(source.key_points.present.sum())
         if not found:
             raise InputError(f"{source.video.path}: no person was found in {len(source.key_points)} frames; give a "
-                             "video that shows one person whole, or key points with --poses")
+                             "video that shows the whole body of one person, or key points with --poses")
         source.key_points = clean(source.key_points, max_gap)
         _say_of(source, found)
     if box == "person":
@@ -135,11 +135,11 @@ def _make(out, sources, poses, box, height, fps, max_gap, wanted):
             raise InputError("--crop: the videos have pictures of different shapes; give --crop person")
     for source, source.box in zip(sources, boxes, strict=True):
         x, y, w, h = source.box
-        say(f"{source.video.path}: box {w}x{h} at {x},{y} of {source.video.width}x{source.video.height} pixels, to "
-            f"frames of {width}x{height}")
+        say(f"{source.video.path}: a box of {w}x{h} pixels at {x},{y} in the picture of "
+            f"{source.video.width}x{source.video.height} becomes frames of {width}x{height}")
         if h < height:
-            say(f"{source.video.path}: the box is smaller than the frames, which adds no detail; a --height of "
-                f"{max(crops.STEP, h // crops.STEP * crops.STEP)} would do")
+            say(f"{source.video.path}: the box is smaller than the frames, which show no more detail than with "
+                f"--height {max(crops.STEP, h // crops.STEP * crops.STEP)}")
     with atomic(out) as unfinished:
         unfinished.mkdir()
         record = _write(unfinished, sources, (width, height), fps, wanted)
@@ -149,12 +149,12 @@ def _make(out, sources, poses, box, height, fps, max_gap, wanted):
 
 
 def _rate(fps, videos):
-    """The rate to take frames at, for a wished one; said if it is not the wished one."""
+    """The rate at which frames are taken. ``fps`` is the requested rate; a line is printed if it cannot be used."""
     rate = float(default_rate(videos))
     slowest = min(video.fps for video in videos)
     if fps > slowest * 1.01:
-        say(f"The footage has {slowest:.4g} frames per second, so that {fps:g} would only repeat frames: taken at "
-            f"{slowest:.4g}")
+        say(f"The footage has {slowest:.4g} frames per second, so --fps {fps:g} would only repeat frames; the data "
+            f"set gets {slowest:.4g} frames per second")
         return float(slowest)
     return float(fps) or rate
 
@@ -176,8 +176,8 @@ def _hash(path):
 def _given_poses(path, video, fps):
     """Key points of another program for each frame that is taken from ``video``."""
     if Path(path).suffix.lower() == ".bvh":
-        raise InputError(f"{path}: motion capture has no place in a picture; drive a model with it: cvae-tf predict "
-                         "--poses")
+        raise InputError(f"{path}: motion capture does not show where a person is in a picture; use it to drive a "
+                         "model: cvae-tf predict --poses")
     found = formats.read_key_points(path)
     wanted, native = expected(video, fps), video.count
     if abs(len(found) - native) > max(2, 0.01 * native) and abs(len(found) - wanted) > max(2, 0.01 * wanted):
@@ -194,8 +194,8 @@ def _given_poses(path, video, fps):
 def kept_frames(key_points, max_gap):
     """The frames that become part of the data set.
 
-    Left out are frames without a person in gaps longer than ``max_gap``. But where the person leaves the picture or
-    enters it, up to a second beside the gap is kept, so that a model can learn the empty picture.
+    In gaps longer than ``max_gap``, the frames without a person are left out. But where the person leaves or enters
+    the picture, up to a second of the empty picture is kept, so that a model can learn it.
 
     Args:
         key_points: `KeyPoints` of T frames, before gaps are filled.
@@ -220,7 +220,7 @@ def kept_frames(key_points, max_gap):
 
 
 def _at_the_border(key_points, t):
-    """Whether the person of frame ``t`` touches the left or right border of the picture, or nearly so."""
+    """Whether the person in frame ``t`` touches the left or right border of the picture, or nearly does."""
     x, width = key_points.points[t, :, 0], key_points.size[0]
     return bool(np.nanmin(x) < 0.05 * width or np.nanmax(x) > 0.95 * width)
 
@@ -228,11 +228,11 @@ def _at_the_border(key_points, t):
 def _say_of(source, found):
     video, count = source.video, len(source.key_points)
     lost = count - int(source.kept.sum())
-    say(f"{video.path}: {count} frame{'s' * (count > 1)} at {source.key_points.fps:.4g} a second, a person in {found} "
-        "of them" + (f"; {lost} without one are left out, which makes cuts" if lost else ""))
+    say(f"{video.path}: {count} frame{'s' * (count > 1)} at {source.key_points.fps:.4g} per second, a person was found "
+        f"in {found} of them" + (f"; {lost} without one are left out, which makes cuts" if lost else ""))
     if source.people > 1:
-        say(f"{video.path}: up to {source.people} people in the picture; the largest is followed. The others become "
-            "part of the background, which no pose explains")
+        say(f"{video.path}: up to {source.people} people in the picture; the largest is followed. The others count "
+            "as background, although no pose describes their movements")
 
 
 def _write(folder, sources, size, fps, wanted):
@@ -310,7 +310,7 @@ def _split(indices, split, fps):
 
 
 def background_movement(frames, key_points):
-    """How much the background moves: 0 for a camera on a tripod in an empty room.
+    """Measure how much the background moves: 0 for a camera on a tripod in an empty room.
 
     Args:
         frames: (N, H, W, 3) uint8.
@@ -336,12 +336,12 @@ def _statistics(key_points):
     try:
         return retarget.measure(key_points).to_dict()
     except InputError as error:
-        say(f"Nothing to retarget to: {error}")
+        say(f"Models of this data set will not work with --retarget: {error}")
         return None
 
 
 def _sheet(samples, size, count=24):
-    """A contact sheet of the videos' frames, enlarged, with the skeletons over them."""
+    """A contact sheet: some frames of each video, enlarged, with the skeletons over them."""
     width, height = size
     scale = max(1, round(256 / height))
     pictures, skeletons = [], []
@@ -355,18 +355,18 @@ def _sheet(samples, size, count=24):
 
 
 def _say_what_next(out, record):
-    """The result, what is likely to fail with this footage, and the next command."""
+    """Print the result, what is likely to fail with this footage, and the next command."""
     train, val = record["frames"]["train"], record["frames"]["val"]
     height, width = record["frame_size"]
     say(f"{out}: {train} frames for training and {val} for validation, {width}x{height} pixels, at {record['fps']:.4g} "
-        f"a second; look at {out / 'sheet.png'}")
+        f"frames per second; look at {out / 'sheet.png'} before you train")
     for source in record["sources"]:
         if source["background_movement"] > MOVING:
-            say(f"{source['path']}: the background moves (by {source['background_movement']:.0f} levels of 255 in the "
-                f"mean; a still camera has less than {MOVING}). The poses do not explain it, so films will blur there; "
-                "film with a camera that stands still")
+            say(f"{source['path']}: the background moves (by {source['background_movement']:.0f} levels of 255 on "
+                f"average; with a still camera, by less than {MOVING}). The poses do not describe this movement, so "
+                "films will be blurred there; film with a camera that stands still")
     if train < FEW:
-        say(f"{train} training frames are few: expect films that hold for poses like these and fall apart for others. "
+        say(f"{train} training frames are few: films will look right for similar poses, and will fail for others. "
             "A minute of varied movement, filmed from one place, is a good start")
     if record["fps"] < 12:
         say(f"At {record['fps']:.4g} frames per second, limbs move far from frame to frame, so films will stutter; "

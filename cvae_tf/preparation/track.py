@@ -1,4 +1,4 @@
-"""Follow a person through a video: from frames to key points without jitter and gaps."""
+"""Follow a person through a video: from frames to key points, which are then smoothed and have short gaps filled."""
 
 import contextlib
 import sys
@@ -14,9 +14,9 @@ from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.pose.skeleton import LANDMARKS
 from cvae_tf.pose.smoothing import fill_gaps, smooth
 
-DETAIL = 720  # frames are searched with at most this many pixels on their shorter side
+DETAIL = 720  # frames are reduced for the search to at most this many pixels on their shorter side
 SURE = 0.1  # landmarks of a lower confidence count as missing
-SAVED_EVERY = 200  # frames
+SAVED_EVERY = 200  # frames in a saved part of the search
 
 
 class Track(NamedTuple):
@@ -24,7 +24,7 @@ class Track(NamedTuple):
 
     Attributes:
         key_points: `KeyPoints` of all frames, in pixels of the video's picture, as they were found.
-        people: number of people in the picture, the largest of one look a second.
+        people: largest number of people found in a frame; one frame per second is searched for them.
     """
 
     key_points: KeyPoints
@@ -37,7 +37,7 @@ def follow(video, fps, progress=None):
     Args:
         video: `Video`.
         fps: frames per second to take from it.
-        progress: folder for what was found so far, so that an interrupted search goes on there; the result is the
+        progress: folder that keeps the results so far, so that an interrupted search can continue; the result is the
             same. None: nothing is kept.
 
     Returns:
@@ -88,7 +88,7 @@ def _save(path, detector, found, people):
 
 
 def _restore(progress, detector):
-    """Read the parts of `_save`, up to the first that is missing or damaged: ``(found, people)``."""
+    """Read the parts that `_save` wrote, up to the first missing or damaged one. Returns ``(found, people)``."""
     found, people = [], 0
     while True:
         try:
@@ -138,6 +138,6 @@ def default_rate(videos):
 
 
 def workspace(out):
-    """The folder in which unfinished work for the folder ``out`` is kept."""
+    """The folder that keeps unfinished work for the data set ``out``."""
     out = out.absolute()
     return out.with_name(f".{out.name}.prepare")

@@ -71,8 +71,10 @@ def test_an_interrupted_study_continues_and_repeats_no_finished_run(trained, tmp
 
 
 @pytest.mark.parametrize("stop, code, said", [
-    (KeyboardInterrupt(), 130, "interrupted; "), (Interrupted("terminated", 15), 143, "terminated; "),
-    (InputError("the disk is full"), 2, "error: the disk is full; "), (None, 130, "stopped by SIGINT after step 4; ")])
+    (KeyboardInterrupt(), 130, "interrupted; "),
+    pytest.param(Interrupted("terminated", 15), 143, "terminated; ", marks=pytest.mark.slow),
+    pytest.param(InputError("the disk is full"), 2, "error: the disk is full; ", marks=pytest.mark.slow),
+    pytest.param(None, 130, "stopped by SIGINT after step 4; ", marks=pytest.mark.slow)])
 def test_whatever_stops_a_study_names_the_command_that_continues_the_study(stop, code, said, trained, end_of,
                                                                            monkeypatch):
     def train(config, command):
@@ -102,6 +104,7 @@ def test_the_command_of_a_study_gives_back_its_settings():
     assert words[words.index("--minutes_per_run") + 1] == "1.5" and "--steps_per_epoch" not in words
 
 
+@pytest.mark.slow
 def test_tensorboards_hparams_page_shows_what_the_study_varies_and_the_final_psnr(trained, tmp_path):
     with pytest.raises(Interrupted):
         study.study(STUDY, tmp_path / "out")
@@ -113,6 +116,7 @@ def test_tensorboards_hparams_page_shows_what_the_study_varies_and_the_final_psn
     assert (page.metric_infos[0].name.group, page.metric_infos[0].name.tag) == ("validation", "epoch_psnr_prior")
 
 
+@pytest.mark.slow
 def test_another_study_in_the_same_folder_is_refused(trained, tmp_path):
     with pytest.raises(Interrupted):
         study.study(STUDY, tmp_path / "out")
@@ -120,6 +124,7 @@ def test_another_study_in_the_same_folder_is_refused(trained, tmp_path):
         study.study(dataclasses.replace(STUDY, seed=1), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_minutes_per_run_choose_one_number_of_steps_for_all_runs(trained, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(study, "steps_for", lambda config, minutes: measured.append(minutes) or 17)

@@ -152,9 +152,9 @@ def test_a_prior_rollout_of_100_frames_agrees(mode, tmp_path):
 # ---------------------------------------------------------------------- training
 
 @pytest.mark.parametrize("through_time, chunk_length", [
-    pytest.param(False, 1, id="step by step", marks=pytest.mark.slow), pytest.param(False, 3, id="chunks of 3"),
-    pytest.param(False, 16, id="one chunk", marks=pytest.mark.slow),
-    pytest.param(True, 1, id="through time", marks=pytest.mark.slow)])
+    pytest.param(False, 1, id="step by step"), pytest.param(False, 3, id="chunks of 3"),
+    pytest.param(False, 16, id="one chunk"), pytest.param(True, 1, id="through time")])
+@pytest.mark.slow
 def test_the_loss_and_every_gradient_of_a_clip_agree(through_time, chunk_length, tmp_path):
     theirs, model = _pair(tmp_path / "a.ckpt", **SMALL)
     theirs.train()
