@@ -63,7 +63,10 @@ class GifEncoder:
                                        interlace=0, **clear))
 
     def _indices(self, frame):
-        """Index of the nearest colour of each pixel: (H, W) uint8. Pillow's own search takes a near one for white."""
+        """Index of the nearest colour of each pixel: (H, W) uint8.
+
+        Pillow's own search is coarse: it takes (248, 250, 252) for white.
+        """
         codes = frame @ np.array([1 << 16, 1 << 8, 1])
         new = np.unique(codes[self.nearest[codes] < 0])
         colours = np.float32(self.colours)

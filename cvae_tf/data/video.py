@@ -92,7 +92,7 @@ class Video:
         box = (0, 0, self.width, self.height) if box is None else tuple(map(int, box))
         size = box[2:] if size is None else tuple(map(int, size))
         if not 0 < fps <= 1000:
-            raise InputError(f"{self.path}: cannot be read at {fps} frames per second; give a number from 1 to 1000")
+            raise InputError(f"{self.path}: cannot be read at {fps} frames per second; give a number above 0, and at most 1000")
         x, y, width, height = box
         if not (0 <= x < x + width <= self.width and 0 <= y < y + height <= self.height):
             raise InputError(f"{self.path}: the box {box} does not lie in the picture of {self.width}x{self.height} "
@@ -182,7 +182,7 @@ def _times(path, declared, fps):
 
 def _probe_folder(folder, fps):
     if not 0 < fps <= 1000:
-        raise InputError(f"{folder}: images at {fps} frames per second; give a number from 1 to 1000")
+        raise InputError(f"{folder}: images at {fps} frames per second; give a number above 0, and at most 1000")
     try:
         paths = [path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg")
                  and not path.name.startswith(".")]

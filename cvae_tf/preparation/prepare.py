@@ -108,28 +108,49 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
 
 
 def _make(out, sources, poses, box, height, fps, max_gap, wanted):
+    """Find poses, choose boxes, and write the data set; returns the content of ``prepare.json``."""
     space = workspace(out)
     for source, about in zip(sources, wanted["sources"], strict=True):
-        if poses:
-            source.key_points = _given_poses(poses, source.video, fps)
-        else:
-            key = hashlib.sha256(f"{about['sha256']} {fps} {cvae_tf.__version__}".encode()).hexdigest()[:16]
-            track = follow(source.video, fps, space / key)
-            source.people, source.key_points = track.people, track.key_points
-        source.kept = kept_frames(source.key_points, max_gap)
-        found = int(source.key_points.present.sum())
-        if not found:
-            raise InputError(f"{source.video.path}: no person was found in {len(source.key_points)} frames; give a "
-                             "video that shows the whole body of one person, or key points with --poses")
-        source.key_points = clean(source.key_points, max_gap)
-        _say_of(source, found)
+        key = hashlib.sha256(f"{about['sha256']} {fps} {cvae_tf.__version__}".encode()).hexdigest()[:16]
+        _find_poses(source, poses, fps, max_gap, space / key)
+    width = _choose_boxes(sources, box, height)
+    with atomic(out) as unfinished:
+        unfinished.mkdir()
+        record = _write(unfinished, sources, (width, height), fps, wanted)
+    shutil.rmtree(space, ignore_errors=True)
+    _say_what_next(out, record)
+    return record
+
+
+def _find_poses(source, poses, fps, max_gap, progress):
+    """Set the key points of a `Source`, and the frames to keep; print how many show a person."""
+    if poses:
+        source.key_points = _given_poses(poses, source.video, fps)
+    else:
+        source.key_points, source.people = follow(source.video, fps, progress)
+    source.kept = kept_frames(source.key_points, max_gap)
+    count, found = len(source.key_points), int(source.key_points.present.sum())
+    path, lost = source.video.path, count - int(source.kept.sum())
+    if not found:
+        raise InputError(f"{path}: no person was found in {count} frames; give a video that shows the whole body of "
+                         "one person, or key points with --poses")
+    source.key_points = clean(source.key_points, max_gap)
+    say(f"{path}: {count} frame{'s' * (count > 1)} at {fps:.4g} per second, a person was found in {found} of them"
+        + (f"; {lost} without one are left out, which makes cuts" if lost else ""))
+    if source.people > 1:
+        say(f"{path}: up to {source.people} people in the picture; the largest is followed. The others count as "
+            "background, although no pose describes their movements")
+
+
+def _choose_boxes(sources, box, height):
+    """Set the box of each `Source`, print it, and return the width of the frames."""
     if box == "person":
         boxes, width = crops.person_boxes([source.key_points for source in sources], height)
     else:
-        for source in sources:
-            crops.check_box(box, source.video) if box != "whole" else None
-        found = [crops.fixed_box(None if box == "whole" else box, (s.video.width, s.video.height), height)
-                 for s in sources]
+        if box != "whole":
+            for source in sources:
+                crops.check_box(box, source.video)
+        found = [crops.fixed_box(None if box == "whole" else box, source.key_points.size, height) for source in sources]
         boxes, width = [box for box, _ in found], found[0][1]
         if {width for _, width in found} != {width}:
             raise InputError("--crop: the videos have pictures of different shapes; give --crop person")
@@ -140,23 +161,17 @@ def _make(out, sources, poses, box, height, fps, max_gap, wanted):
         if h < height:
             say(f"{source.video.path}: the box is smaller than the frames, which show no more detail than with "
                 f"--height {max(crops.STEP, h // crops.STEP * crops.STEP)}")
-    with atomic(out) as unfinished:
-        unfinished.mkdir()
-        record = _write(unfinished, sources, (width, height), fps, wanted)
-    shutil.rmtree(space, ignore_errors=True)
-    _say_what_next(out, record)
-    return record
+    return width
 
 
 def _rate(fps, videos):
     """The rate at which frames are taken. ``fps`` is the requested rate; a line is printed if it cannot be used."""
-    rate = float(default_rate(videos))
     slowest = min(video.fps for video in videos)
     if fps > slowest * 1.01:
-        say(f"The footage has {slowest:.4g} frames per second, so --fps {fps:g} would only repeat frames; the data "
-            f"set gets {slowest:.4g} frames per second")
+        say(f"The slowest video has {slowest:.4g} frames per second, so --fps {fps:g} would only repeat frames; the "
+            f"data set gets {slowest:.4g} frames per second")
         return float(slowest)
-    return float(fps) or rate
+    return float(fps or default_rate(videos))
 
 
 def _hash(path):
@@ -225,16 +240,6 @@ def _at_the_border(key_points, t):
     return bool(np.nanmin(x) < 0.05 * width or np.nanmax(x) > 0.95 * width)
 
 
-def _say_of(source, found):
-    video, count = source.video, len(source.key_points)
-    lost = count - int(source.kept.sum())
-    say(f"{video.path}: {count} frame{'s' * (count > 1)} at {source.key_points.fps:.4g} per second, a person was found "
-        f"in {found} of them" + (f"; {lost} without one are left out, which makes cuts" if lost else ""))
-    if source.people > 1:
-        say(f"{video.path}: up to {source.people} people in the picture; the largest is followed. The others count "
-            "as background, although no pose describes their movements")
-
-
 def _write(folder, sources, size, fps, wanted):
     """Write the data set into ``folder``; returns the content of ``prepare.json``."""
     names, parts = {"train": [], "val": []}, {"train": [], "val": []}
@@ -243,10 +248,12 @@ def _write(folder, sources, size, fps, wanted):
         key_points = source.key_points.cropped(source.box, size)
         key_points = dataclasses.replace(key_points, points=np.round(key_points.points, 2))  # as in poses.json
         places = _split(np.flatnonzero(source.kept), source.split, fps)
+        sample, count = _write_images(folder, source, key_points, places, number)
+        samples.append(sample)
         for split, indices in places.items():
+            indices = indices[indices < count]  # given key points may be longer than the video, by a frame or two
             names[split] += [f"{split}/{split}_img/frame{NUMBERS * number + t:09d}.png" for t in indices]
             parts[split].append(key_points[indices])
-        samples.append(_write_images(folder, source, key_points, places, number))
     for split, part in names.items():
         if len(part) < 2:
             raise InputError(f"{sources[0].video.path}: is too short: {len(part)} frames remain for {split}, at least "
@@ -279,7 +286,8 @@ def _write_images(folder, source, key_points, places, number):
         number: number of the video.
 
     Returns:
-        ``(frames, key_points)`` of at most `SAMPLED` frames, evenly spaced over the whole video.
+        ``((frames, key_points), count)``: at most `SAMPLED` frames, evenly spaced over the whole video, with their key
+        points; and the number of frames in the video.
     """
     width, height = key_points.size
     split_of = {int(t): split for split, indices in places.items() for t in indices}
@@ -297,7 +305,7 @@ def _write_images(folder, source, key_points, places, number):
                 for kind, image in (("img", frame), ("label", drawing)):
                     Image.fromarray(image).save(folder / split / f"{split}_{kind}" /
                                                 f"frame{NUMBERS * number + t:09d}.png")
-    return np.stack(shown), key_points[sampled[:len(shown)]]
+    return (np.stack(shown), key_points[sampled[:len(shown)]]), t + 1
 
 
 def _split(indices, split, fps):
