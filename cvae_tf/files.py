@@ -302,7 +302,8 @@ def check_paths(reads, writes):
                                  f"another {flag}")
         for above in real.parents:
             kind = ("exported model" if (above / "saved_model.pb").exists() else
-                    "run" if (above / "lock").exists() and (above / "config.json").exists() else None)
+                    "run" if (above / "lock").exists() and (above / "config.json").exists() else
+                    "prepared data set" if (above / "prepare.json").exists() else None)
             if kind:
                 raise InputError(f"{flag} {path}: would be written into the {kind} {above}; choose another {flag}")
 

@@ -47,6 +47,8 @@ class Clips:
         if self.mirror and self.footage.palette is None and self.footage.key_points is None:
             raise InputError("--mirror needs poses in the lab's or the studio's colours, by which it tells left limbs "
                              "from right ones; the training poses have others; give --no_mirror")
+        if self.mirror:
+            _ = self.footage.mirrored_poses  # drawn here, once, and not by several threads at the same time
         shares = (min(self.share, self.early_share), self.share)
         object.__setattr__(self, "_starts", tuple(self._list_starts(share) for share in shares))
 

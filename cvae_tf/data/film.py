@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cvae_tf.data import video
@@ -23,7 +23,7 @@ ENCODERS = {  # suffix -> encoder of ffmpeg, and its options; the comment must l
 }
 TO_YUV = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p"
 BT709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-GAP, LABEL = 2, 12  # pixels between the pictures of a contact sheet, and height of their labels
+GAP = 2  # pixels between the pictures of a contact sheet
 
 
 def to_uint8(frames):
@@ -58,7 +58,7 @@ def overlay(frames, poses):
     return np.uint8(np.rint(poses - paper * (255 - frames)))
 
 
-def contact_sheet(frames, count=24, columns=6, scale=1, labels=None):
+def contact_sheet(frames, count=24, columns=6, scale=1):
     """A picture of evenly spaced frames in rows, with white gaps between them.
 
     Args:
@@ -66,8 +66,6 @@ def contact_sheet(frames, count=24, columns=6, scale=1, labels=None):
         count: number of frames to show, from the first to the last; no more than T are shown.
         columns: number of frames in a row.
         scale: each pixel is drawn as a square of ``scale`` by ``scale`` pixels.
-        labels: a text for each of the T frames, written above those that are shown, and cut off at their width; None:
-            no texts.
 
     Returns:
         (height, width, 3) uint8.
@@ -75,22 +73,13 @@ def contact_sheet(frames, count=24, columns=6, scale=1, labels=None):
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     pictures = _enlarged(np.stack([frames[i] for i in chosen]), scale, "nearest")
     height, width = pictures.shape[1:3]
-    above = LABEL if labels is not None else 0
     columns = min(columns, len(chosen))
     rows = -(-len(chosen) // columns)
-    sheet = np.full((rows * (above + height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
     for k, picture in enumerate(pictures):
-        y, x = k // columns * (above + height + GAP), k % columns * (width + GAP)
-        if above:
-            sheet[y:y + above, x:x + width] = _label(str(labels[chosen[k]]), width)
-        sheet[y + above:y + above + height, x:x + width] = picture
+        y, x = k // columns * (height + GAP), k % columns * (width + GAP)
+        sheet[y:y + height, x:x + width] = picture
     return sheet
-
-
-def _label(text, width):
-    image = Image.new("RGB", (width, LABEL), "white")
-    ImageDraw.Draw(image).text((1, 0), text, fill="black", font=ImageFont.load_default(10))
-    return np.asarray(image)
 
 
 def write_png(path, image):
@@ -151,8 +140,8 @@ def gif_writer(path, fps=20, scale=1, enlarge="nearest"):
 
     Args:
         path: path of the file; ends in ``.gif``.
-        fps: frames per second. GIF stores a frame's duration in hundredths of a second: ``round(100 / fps)``, but at
-            least 2, since viewers slow down faster films. So 20 fps is exact, 30 fps becomes 33, and 50 fps is the
+        fps: frames per second. GIF stores a frame's duration in hundredths of a second, at least 2, since viewers slow
+            down faster films. The durations are chosen so that the film is as long as it should be; 50 fps is the
             maximum.
         scale: frames are enlarged by this whole number.
         enlarge: ``"nearest"`` draws each pixel as a square of ``scale`` by ``scale`` pixels, ``"lanczos"``

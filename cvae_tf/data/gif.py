@@ -22,14 +22,14 @@ class GifEncoder:
 
     Args:
         stream: file, open for writing bytes.
-        fps: frames per second. GIF stores a frame's duration in hundredths of a second: ``round(100 / fps)``, but at
-            least 2, since viewers slow down faster films.
+        fps: frames per second. GIF stores a frame's duration in hundredths of a second, at least 2, since viewers
+            slow down faster films. So the durations of 30 frames per second are 3, 4, 3 and so on.
         scale: each pixel is drawn as a square of ``scale`` by ``scale`` pixels.
     """
 
     def __init__(self, stream, fps, scale=1):
         self.stream, self.scale = stream, scale
-        self.duration = 10 * max(2, round(100 / fps))  # in ms, as Pillow takes it
+        self.fps, self.count = fps, 0
         self.colours = self.nearest = self.shown = None
 
     def append(self, frames):
@@ -40,6 +40,7 @@ class GifEncoder:
             self.stream.write(_header(frames.shape[2] * self.scale, frames.shape[1] * self.scale, self.colours))
         for frame in frames:
             self._append(frame)
+            self.count += 1
 
     def close(self):
         """Write the end of the file; the stream stays open."""
@@ -59,7 +60,9 @@ class GifEncoder:
             clear = {"transparency": CLEAR}
         image = Image.fromarray(indices)  # of mode L, which Pillow writes as it would write indices
         image = image.resize((image.width * self.scale, image.height * self.scale), Image.Resampling.NEAREST)
-        self.stream.writelines(getdata(image, (x * self.scale, y * self.scale), duration=self.duration, disposal=1,
+        until, since = (round(100 * n / self.fps) for n in (self.count + 1, self.count))
+        duration = 10 * max(2, until - since)  # in ms, as Pillow takes it
+        self.stream.writelines(getdata(image, (x * self.scale, y * self.scale), duration=duration, disposal=1,
                                        interlace=0, **clear))
 
     def _indices(self, frame):

@@ -32,7 +32,7 @@ def read_record(data_dir):
         return record
     except Exception as error:
         raise InputError(f"{path}: not a readable record of a prepared data set ({type(error).__name__}: {error}); "
-                         "prepare it again, or remove this file") from error
+                         "prepare it again with --overwrite") from error
 
 
 def frame_size(data_dir):

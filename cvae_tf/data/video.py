@@ -92,7 +92,8 @@ class Video:
         box = (0, 0, self.width, self.height) if box is None else tuple(map(int, box))
         size = box[2:] if size is None else tuple(map(int, size))
         if not 0 < fps <= 1000:
-            raise InputError(f"{self.path}: cannot be read at {fps} frames per second; give a number above 0, and at most 1000")
+            raise InputError(f"{self.path}: cannot be read at {fps} frames per second; give a number above 0, and at "
+                             "most 1000")
         x, y, width, height = box
         if not (0 <= x < x + width <= self.width and 0 <= y < y + height <= self.height):
             raise InputError(f"{self.path}: the box {box} does not lie in the picture of {self.width}x{self.height} "
@@ -171,13 +172,22 @@ def _times(path, declared, fps):
         if duration > 0 and fps > 0:
             return fps, duration, max(1, round(duration * fps))
     else:  # as in recordings of a browser: read all packets of the file, without decoding them
-        told = run([*_input(path), "-map", "0:V:0", "-c", "copy", "-f", "null", "-progress", "pipe:1", "-"], None)
-        count = int(([0] + re.findall(r"^frame=\s*(\d+)", told.stdout, re.M))[-1])
-        time = int(([0] + re.findall(r"^out_time_us=(\d+)", told.stdout, re.M))[-1])
+        count, time = _packets(path)
         if count > 1 and fps > 0:
             duration = max(time / 1e6, count / fps)
             return count / duration, duration, count
     raise _unreadable(path, "its duration is 0" if declared else "a still picture")
+
+
+def _packets(path):
+    """(number of frames, time of the last one in microseconds), by reading a whole file without decoding it."""
+    told = run([*_input(path), "-map", "0:V:0", "-c", "copy", "-f", "null", "-progress", "pipe:1", "-"], None).stdout
+    return tuple(int(([0] + re.findall(rf"^{name}=\s*(\d+)", told, re.M))[-1]) for name in ("frame", "out_time_us"))
+
+
+def count_frames(video):
+    """The exact number of frames of a `Video`; `Video.count` is an estimate, which longer sound raises."""
+    return video.count if video.images else _packets(video.path)[0] or video.count
 
 
 def _probe_folder(folder, fps):
@@ -198,12 +208,34 @@ def _probe_folder(folder, fps):
     return Video(folder, width, height, float(fps), len(paths) / fps, len(paths), images=tuple(paths))
 
 
+def shown_at(count, from_fps, to_fps):
+    """The numbers of the frames of a video that are shown at another frame rate, as ``Video.frames`` reads them.
+
+    Each new frame shows the last frame that is nearest to it or to an earlier one.
+
+    Args:
+        count: number of frames of the video.
+        from_fps: its frame rate.
+        to_fps: the other frame rate.
+    """
+    ratio, late = from_fps / to_fps, _late(from_fps, to_fps)
+    new = max(1, floor((count + late) / ratio + 0.5))
+    return [max(0, min(count - 1, ceil((t + 0.5) * ratio - late) - 1)) for t in range(new)]
+
+
+def _late(from_fps, to_fps):
+    """By how many frames the frames of a video are taken late, to leave some of them out.
+
+    At half the rate, two frames are equally near to a new one. Rounded times would choose now one, now the other.
+    """
+    return 0.25 if to_fps < from_fps else 0.0
+
+
 def _read_images(video, fps, box, size):
     """The generator of `Video.frames` for a folder. It repeats and leaves out images as ffmpeg's filter fps does."""
     x, y, width, height = box
-    ratio, number, image = video.fps / fps, None, None
-    for t in range(max(1, floor(video.count / ratio + 0.5))):
-        shown = min(video.count - 1, ceil((t + 0.5) * ratio) - 1)  # the last image that is nearest to a frame up to t
+    number = image = None
+    for shown in shown_at(video.count, video.fps, fps):
         if shown != number:
             number = shown
             image = images.read_image(video.images[number], video.height, video.width, (video.width, video.height))
@@ -217,7 +249,7 @@ def _read_file(video, fps, box, size):
     """The generator of `Video.frames` for a file."""
     x, y, width, height = box
     filters = [
-        "setpts=PTS-STARTPTS", f"fps={fps:.6f}",
+        f"setpts=PTS-STARTPTS+{_late(video.fps, fps) / video.fps:.9f}/TB", f"fps={fps:.6f}",
         f"scale={video.width}:{video.height}",  # makes pixels square; most videos pass through
         f"crop={width}:{height}:{x}:{y}:exact=1",
         f"scale={size[0]}:{size[1]}:flags=area+accurate_rnd+full_chroma_int",

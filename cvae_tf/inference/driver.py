@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_tf.config import STUDIO, studio_of
+from cvae_tf.config import STUDIO, load_config, studio_of
 from cvae_tf.data import images
 from cvae_tf.data.record import POSES
 from cvae_tf.data.sequences import load_sequences
@@ -17,10 +17,9 @@ from cvae_tf.inference.origin import STYLES, read_origin
 from cvae_tf.pose import formats, retarget
 from cvae_tf.pose.keypoints import read_poses
 from cvae_tf.pose.skeleton import draw
-from cvae_tf.preparation.track import clean, default_rate, follow
+from cvae_tf.preparation.track import MAX_GAP, clean, default_rate, follow
 from cvae_tf.studio.scene import FPS
 
-MAX_GAP = 5  # longest gap that is interpolated, in frames, as in `prepare`
 KEY_POINTS = {".json", ".bvh", ".npz", ".csv", ".h5", ".hdf5", ".slp"}
 
 
@@ -49,7 +48,9 @@ class Driver:
 def is_key_points(path):
     """Whether the flag ``--poses`` names a video or key points, from which poses are drawn, instead of drawn poses."""
     path = Path(path)
-    return any(path.glob("*.json")) if path.is_dir() else path.exists() or bool(path.suffix)
+    if path.is_dir():
+        return (path / POSES).is_file() or any(path.glob("*_keypoints.json"))
+    return path.exists() or bool(path.suffix)
 
 
 def from_studio(model):
@@ -113,7 +114,12 @@ def from_key_points(model, first_frame, poses, *, fit=None, view="front"):
         InputError: a file cannot be read or shows no person, or the model keeps too little of its footage.
     """
     origin, size, video = read_origin(model.path), (model.width, model.height), None
-    style = STYLES[origin.style if origin else "lab"]
+    style = origin.style if origin else "studio" if _is_of_studio(model.path) else "lab"
+    if style is None:
+        raise InputError(f"{model.path}: the poses of its footage have colours that this program does not know; give "
+                         "--poses with a folder of poses that are drawn as in that footage")
+    if view != "front" and Path(poses).suffix.lower() != ".bvh":
+        raise InputError("--view needs --poses with motion capture (.bvh)")
     fps = origin.fps if origin else FPS
     if fit and not (origin and origin.person):
         raise InputError(f"{model.path}: keeps no measurements of the person of its footage, which --retarget needs; "
@@ -127,6 +133,8 @@ def from_key_points(model, first_frame, poses, *, fit=None, view="front"):
         found, _ = read_poses(Path(poses) / POSES)
     elif Path(poses).suffix.lower() in KEY_POINTS or Path(poses).is_dir():
         found = formats.read_key_points(poses, view=view)
+        if Path(poses).suffix.lower() != ".bvh":
+            found = clean(found, MAX_GAP)
     else:
         video = probe(poses)
         found = clean(follow(video, float(default_rate([video]))).key_points, MAX_GAP)
@@ -141,10 +149,10 @@ def from_key_points(model, first_frame, poses, *, fit=None, view="front"):
     shown = found.cropped((0, 0, *found.size), (max(1, round(found.size[0] * size[1] / found.size[1])), size[1]))
 
     def read(part):
-        return images.to_float(draw(placed[part].joints(), model.height, model.width, style)), None
+        return images.to_float(draw(placed[part].joints(), model.height, model.width, STYLES[style])), None
 
     def drawn(part):
-        return draw(shown[part].joints(), shown.size[1], shown.size[0], style)
+        return draw(shown[part].joints(), shown.size[1], shown.size[0], STYLES[style])
 
     show = drawn if video is None else _pictures(video, fps, shown.size)
     return Driver(first, 0, len(found), read, fps, show)
@@ -168,6 +176,12 @@ def _pictures(video, fps, size):
         return np.stack(found + [last] * (count - len(found)))
 
     return show
+
+
+def _is_of_studio(model):
+    """Whether an exported model without a description of its footage was trained on the studio."""
+    config = Path(model) / "config.json"
+    return config.is_file() and load_config(config).data_dir == STUDIO
 
 
 def _first_frame(model, origin):

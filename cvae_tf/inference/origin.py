@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cvae_tf.config import STUDIO
-from cvae_tf.data import images
+from cvae_tf.data import images, mirror
 from cvae_tf.data.record import read_record
 from cvae_tf.errors import InputError
 from cvae_tf.files import plain
@@ -26,13 +26,13 @@ class Origin:
 
     Attributes:
         first_frame: (H, W, 3) uint8, the first training frame that shows a person.
-        style: key of `STYLES`, the style in which its poses are drawn.
+        style: key of `STYLES`, the style in which its poses are drawn; None if it is unknown.
         fps: frames per second.
         person: `retarget.Person`, measured on the key points; None if there are none.
     """
 
     first_frame: np.ndarray
-    style: str
+    style: str | None
     fps: float
     person: retarget.Person | None
 
@@ -46,12 +46,12 @@ def origin_of(footage, data_dir, studio_seed=0):
         studio_seed: seed of the studio's footage.
     """
     height, width = footage.frames.shape[1:3]
-    key_points, style, record = footage.key_points, "lab", None
+    key_points, record, person = footage.key_points, read_record(data_dir), None
+    style = "studio" if footage.palette is mirror.STUDIO else "lab" if footage.palette is mirror.LAB else None
     if data_dir == STUDIO:
-        key_points, style = studio.key_points(1, height, width, seed=studio_seed), "studio"
-    else:
-        record = read_record(data_dir)
-    person = None
+        key_points = studio.key_points(1, height, width, seed=studio_seed)
+    elif key_points is not None:
+        style = "lab"  # as `prepare` draws
     if key_points is not None:
         try:
             person = retarget.measure(key_points)
@@ -80,11 +80,11 @@ def read_origin(folder):
     try:
         content = json.loads(plain(path).read_text(encoding="utf-8"))
         style, fps, person = content["style"], float(content["fps"]), content["person"]
-        if style not in STYLES or not 0 < fps <= 1000:
+        if style not in (None, *STYLES) or not 0 < fps <= 1000:
             raise ValueError("values out of range")
     except Exception as error:
         raise InputError(f"{path}: not a readable description of footage ({type(error).__name__}: {error}); export the "
-                         "model again, or remove this file") from error
+                         "model again") from error
     first = Path(folder) / FIRST_FRAME
     width, height = images.image_size(first)
     return Origin(images.read_image(first, height, width), style, fps,

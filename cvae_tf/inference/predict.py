@@ -128,7 +128,8 @@ def _generate(model, driver, output, sheet, compare, overlay, seed, temperature,
                 panels = [driver.show(part), to_uint8(poses), *panels]
             shown = side_by_side(*panels)
             append(shown)
-            cells += [shown[t - part.start] for t in range(part.start, part.stop) if t in chosen]
+            if sheet:
+                cells += [shown[t - part.start].copy() for t in range(part.start, part.stop) if t in chosen]
     first = ["truth", "pose"] if truth is not None else ["driver", "pose"] if compare else []
     say(f"{output}: {length} frames by {model.path} ({', '.join([*first, *names])})")
     if sheet:

@@ -181,20 +181,21 @@ def _skeleton(path, count):
     return SKELETONS[count]
 
 
-def _follow(path, people, count):
+def _follow(path, people, count, first=None):
     """Follow one person through frames.
 
     Args:
         path: for messages.
         people: dict from the number of a frame to a list of people (K, 3): x, y and confidence.
         count: K.
+        first: number of the first frame; None: the lowest number.
 
     Returns:
-        (T, K, 3), from the lowest to the highest number; NaN in frames without the person.
+        (T, K, 3), from ``first`` to the highest number; NaN in frames without the person.
     """
     if not people:
         return np.zeros((0, count, 3))
-    first, last = min(people), max(people)
+    first, last = min(people) if first is None else min(first, *people), max(people)
     if last - first >= bvh.MOST_FRAMES:
         raise InputError(f"{path}: frames from number {first} to {last}, must be at most {bvh.MOST_FRAMES}")
     table = np.full((last - first + 1, count, 3), np.nan)
@@ -452,7 +453,8 @@ def _read_csv(path):
     people = {}
     for number, found in zip(numbers, _scored(values[:, indices]), strict=True):
         people.setdefault(number, []).extend(found)
-    return _follow(path, people, len(names)), names, None, None
+    # Frames without a person have no row in some files, so that the first row need not be that of the first frame.
+    return _follow(path, people, len(names), first=0), names, None, None
 
 
 def _columns(path, rows):

@@ -44,7 +44,8 @@ MEASURED = {"trunk": ("pelvis", "neck"), "head": ("neck", "head"), "shoulder": (
             "upper_arm": ("left_shoulder", "left_elbow"), "forearm": ("left_elbow", "left_wrist"),
             "hand": ("left_wrist", "left_index"), "hip": ("pelvis", "left_hip"), "thigh": ("left_hip", "left_knee"),
             "shank": ("left_knee", "left_ankle"), "foot": ("left_ankle", "left_foot_index")}
-LOWEST, HIGHEST = -2, 4  # range of all numbers of a `Person`
+LOWEST, HIGHEST = -2, 4  # limits of any number about a person ...
+WIDEST = 64  # ... but of the horizontal position, so many times wider: pictures can be much wider than high
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Person:
             limbs = {name: float(length) for name, length in content["limbs"].items()}
             person = cls(limbs=limbs, **{name: float(content[name]) for name in fields - {"limbs"}})
             heights = (person.near_height, person.far_height, *limbs.values())
-            numbers = (person.near_ground, person.far_ground, person.centre, *heights)
+            numbers = (person.near_ground, person.far_ground, person.centre / WIDEST, *heights)
             if not (all(LOWEST < n < HIGHEST for n in numbers) and min(heights) > 0
                     and person.near_ground >= person.far_ground):
                 raise ValueError("numbers out of range")

@@ -74,9 +74,18 @@ def frame_width(height, box_width, box_height):
 
 def _placed(x, y, width, height, picture):
     """A box of ints around the point (x, y), moved so that it lies in the picture."""
-    width, height = min(round(width), picture[0]), min(round(height), picture[1])
+    width, height = (int(np.clip(round(side), 1, limit)) for side, limit in zip((width, height), picture, strict=True))
     return (int(np.clip(round(x - width / 2), 0, picture[0] - width)),
             int(np.clip(round(y - height / 2), 0, picture[1] - height)), width, height)
+
+
+def cut_share(key_points, box):
+    """The share of the frames with a person, of whom a point is in the picture and outside of ``box``."""
+    x, y, width, height = box
+    points = key_points.points[key_points.present]
+    inside = ((points >= 0) & (points <= np.float32(key_points.size))).all(axis=-1)
+    boxed = ((points >= (x, y)) & (points <= (x + width, y + height))).all(axis=-1)
+    return float((inside & ~boxed).any(axis=1).mean())
 
 
 def read_crop(text):

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +18,24 @@ from cvae_tf.config import Config, check_ranges
 from cvae_tf.data import film
 from cvae_tf.data.images import uncut
 from cvae_tf.data.record import POSES, RECORD, read_record
-from cvae_tf.data.video import FOLDER_FPS, probe
+from cvae_tf.data.video import FOLDER_FPS, count_frames, probe, shown_at
 from cvae_tf.errors import InputError, say
-from cvae_tf.files import atomic, check_paths, check_replaceable, plain, reserved
+from cvae_tf.files import atomic, check_paths, check_replaceable, clean_up, plain, reserved
 from cvae_tf.pose import formats, retarget
 from cvae_tf.pose.keypoints import KeyPoints, joined, write_poses
 from cvae_tf.pose.skeleton import draw
 from cvae_tf.preparation import crop as crops
-from cvae_tf.preparation.track import clean, counted, default_rate, expected, follow, workspace
+from cvae_tf.preparation.track import MAX_GAP, clean, counted, default_rate, expected, follow, workspace
 
 FILES = (RECORD, POSES, "sheet.png", "train", "val", ".cvae_tf_cache")
 VALIDATION = 0.15  # share of the frames that become the validation split
 FEW = 300  # with fewer training frames, good films cannot be expected
-SAMPLED = 200  # frames from which the movement of the background is measured
+SHEET = 24  # pictures on the contact sheet
+SAMPLED = 100  # frames from which the movement of the background is measured
 MOVING = 8  # mean deviation of the background in levels of 255, above which it counts as moving
 CLIP = Config.train_vi_len  # frames in a training clip by default
 NUMBERS = 1_000_000  # first number of the frames of each video; a gap in the numbers is a cut
+WRITTEN = re.compile(r"frame\d{9}\.png|\..*|Thumbs\.db|desktop\.ini")  # files in the folders of images
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Source:
     box: tuple = None
 
 
-def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.0, max_gap=5, overwrite=False):
+def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.0, max_gap=MAX_GAP, overwrite=False):
     """Turn videos of one person into a data set. Print each choice, and what may spoil the films.
 
     Args:
@@ -79,7 +83,9 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
             ``out`` cannot be written.
     """
     out, videos, val = Path(out), [Path(video) for video in videos], [Path(video) for video in val]
-    check_ranges({"height": (8, 512), "fps": (0, 240), "max_gap": (0, 1000)}, height=height, fps=fps, max_gap=max_gap)
+    check_ranges({"height": (8, 512), "max_gap": (0, 1000)}, height=height, max_gap=max_gap)
+    if fps:
+        check_ranges({"fps": (1, 240)}, fps=fps)
     if height % crops.STEP:
         raise InputError(f"--height must be a multiple of {crops.STEP}, received {height}")
     if poses and (len(videos) > 1 or val):
@@ -96,15 +102,34 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
     wanted = {"sources": [{"sha256": _hash(source.video.path), "split": source.split} for source in sources],
               "poses": poses and _hash(Path(poses)),
               "settings": {"crop": crop, "height": height, "fps": fps, "max_gap": max_gap}}
-    if record := read_record(out):
-        if record["request"] == wanted:
+    hashes = [source["sha256"] for source in wanted["sources"]]
+    if len(set(hashes)) < len(hashes):
+        twice = next(source.video.path for k, source in enumerate(sources) if hashes[k] in hashes[:k])
+        raise InputError(f"{twice}: is given twice, under two names; a video is for training or for validation")
+    with reserved(out, f"{out}: is being prepared by another process; wait for it, or choose another --out"):
+        clean_up(out.absolute().parent, out.name)
+        record = _earlier(out, overwrite)
+        if record and record["request"] == wanted:
             say(f"{out}: is already prepared from these videos with these settings; nothing to do")
             return record
-        if not overwrite:
+        if record and not overwrite:
             raise InputError(f"{out}: was prepared from other videos or with other settings; choose another --out, or "
                              "replace it with --overwrite")
-    with reserved(out, f"{out}: is being prepared by another process; wait for it, or choose another --out"):
         return _make(out, sources, poses, box, height, fps, max_gap, wanted)
+
+
+def _earlier(out, overwrite):
+    """The record of the data set in ``out``, or None; a damaged one counts as none if it may be replaced."""
+    for path in (below for split in ("train", "val") for below in (out / split).rglob("*") if below.is_file()):
+        if not WRITTEN.fullmatch(path.name):
+            raise InputError(f"{path}: is not from an earlier preparation, and would be lost; move it elsewhere, or "
+                             "choose another --out")
+    try:
+        return read_record(out)
+    except InputError:
+        if not overwrite:
+            raise
+        return None
 
 
 def _make(out, sources, poses, box, height, fps, max_gap, wanted):
@@ -128,13 +153,14 @@ def _find_poses(source, poses, fps, max_gap, progress):
         source.key_points = _given_poses(poses, source.video, fps)
     else:
         source.key_points, source.people = follow(source.video, fps, progress)
-    source.kept = kept_frames(source.key_points, max_gap)
     count, found = len(source.key_points), int(source.key_points.present.sum())
-    path, lost = source.video.path, count - int(source.kept.sum())
+    path = source.video.path
     if not found:
         raise InputError(f"{path}: no person was found in {count} frames; give a video that shows the whole body of "
                          "one person, or key points with --poses")
     source.key_points = clean(source.key_points, max_gap)
+    source.kept = kept_frames(source.key_points)
+    lost = count - int(source.kept.sum())
     say(f"{path}: {count} frame{'s' * (count > 1)} at {fps:.4g} per second, a person was found in {found} of them"
         + (f"; {lost} without one are left out, which makes cuts" if lost else ""))
     if source.people > 1:
@@ -158,6 +184,10 @@ def _choose_boxes(sources, box, height):
         x, y, w, h = source.box
         say(f"{source.video.path}: a box of {w}x{h} pixels at {x},{y} in the picture of "
             f"{source.video.width}x{source.video.height} becomes frames of {width}x{height}")
+        cut = crops.cut_share(source.key_points, source.box)
+        if cut > 0.1:
+            say(f"{source.video.path}: the box cuts the person in {100 * cut:.0f} percent of the frames; give a larger "
+                "--crop, or prepare videos of other shapes apart")
         if h < height:
             say(f"{source.video.path}: the box is smaller than the frames, which show no more detail than with "
                 f"--height {max(crops.STEP, h // crops.STEP * crops.STEP)}")
@@ -194,27 +224,28 @@ def _given_poses(path, video, fps):
         raise InputError(f"{path}: motion capture does not show where a person is in a picture; use it to drive a "
                          "model: cvae-tf predict --poses")
     found = formats.read_key_points(path)
-    wanted, native = expected(video, fps), video.count
-    if abs(len(found) - native) > max(2, 0.01 * native) and abs(len(found) - wanted) > max(2, 0.01 * wanted):
+    wanted, native = expected(video, fps), count_frames(video)
+    if min(abs(len(found) - native), abs(len(found) - wanted)) > 2:
         raise InputError(f"{path}: has key points of {len(found)} frames; expected {native}, those of {video.path}, or "
                          f"{wanted} at {fps:.4g} frames per second")
     if abs(len(found) - native) <= abs(len(found) - wanted):
-        found = dataclasses.replace(found, fps=video.fps).resampled(fps)
-    if (np.nanmax(found.points, axis=(0, 1)) > 2 * np.array([video.width, video.height])).any():
+        found = found[shown_at(len(found), video.fps, fps)]
+    size = np.array([video.width, video.height])
+    inside = ((found.points >= 0) & (found.points < size)).all(axis=-1)
+    if not inside.any() or (np.nanmax(found.points, axis=(0, 1)) > 2 * size).any():
         raise InputError(f"{path}: its key points lie outside the picture of {video.path}, {video.width}x"
                          f"{video.height} pixels; are they of another video?")
     return dataclasses.replace(found, size=(video.width, video.height), fps=fps)
 
 
-def kept_frames(key_points, max_gap):
+def kept_frames(key_points):
     """The frames that become part of the data set.
 
-    In gaps longer than ``max_gap``, the frames without a person are left out. But where the person leaves or enters
+    Frames without a person are left out. But where the person leaves or enters
     the picture, up to a second of the empty picture is kept, so that a model can learn it.
 
     Args:
-        key_points: `KeyPoints` of T frames, before gaps are filled.
-        max_gap: number of frames.
+        key_points: `KeyPoints` of T frames; short gaps are filled.
 
     Returns:
         (T,) bool.
@@ -223,10 +254,6 @@ def kept_frames(key_points, max_gap):
     kept = present.copy()
     edges = np.flatnonzero(np.diff(np.concatenate([[True], present, [True]]).astype(int)))
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        inside = 0 < start and end < count
-        if inside and end - start <= max_gap:
-            kept[start:end] = True
-            continue
         if start > 0 and _at_the_border(key_points, start - 1):
             kept[start:min(end, start + second)] = True
         if end < count and _at_the_border(key_points, end):
@@ -243,13 +270,15 @@ def _at_the_border(key_points, t):
 def _write(folder, sources, size, fps, wanted):
     """Write the data set into ``folder``; returns the content of ``prepare.json``."""
     names, parts = {"train": [], "val": []}, {"train": [], "val": []}
-    samples = []
+    samples, moved = [], []
     for number, source in enumerate(sources):
         key_points = source.key_points.cropped(source.box, size)
         key_points = dataclasses.replace(key_points, points=np.round(key_points.points, 2))  # as in poses.json
         places = _split(np.flatnonzero(source.kept), source.split, fps)
-        sample, count = _write_images(folder, source, key_points, places, number)
-        samples.append(sample)
+        sampled, count = _write_images(folder, source, key_points, places, number)
+        moved.append(background_movement(*sampled))
+        chosen = np.linspace(0, len(sampled[0]) - 1, max(1, SHEET // len(sources))).astype(int)
+        samples.append([part[np.unique(chosen)] for part in sampled])
         for split, indices in places.items():
             indices = indices[indices < count]  # given key points may be longer than the video, by a frame or two
             names[split] += [f"{split}/{split}_img/frame{NUMBERS * number + t:09d}.png" for t in indices]
@@ -267,8 +296,8 @@ def _write(folder, sources, size, fps, wanted):
         "sources": [{"path": str(source.video.path), "split": source.split, "size": list(source.key_points.size),
                      "fps": source.video.fps, "duration": source.video.duration, "box": list(source.box),
                      "frames": len(source.key_points), "kept": int(source.kept.sum()), "people": source.people,
-                     "background_movement": round(background_movement(*sample), 2)}
-                    for source, sample in zip(sources, samples, strict=True)],
+                     "background_movement": round(movement, 2)}
+                    for source, movement in zip(sources, moved, strict=True)],
         "person": _statistics(joined(parts["train"])), "request": wanted,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -328,15 +357,18 @@ def background_movement(frames, key_points):
     Returns:
         Mean absolute difference of the other pixels from their median over time, in levels of 255.
     """
-    count, height, width, _ = frames.shape
-    y, x = np.mgrid[0:height, 0:width]
-    outside = np.ones((count, height, width), bool)
-    for t in np.flatnonzero(key_points.present):
-        (left, top), (right, bottom) = np.nanmin(key_points.points[t], axis=0), np.nanmax(key_points.points[t], axis=0)
-        margin = 0.1 * (bottom - top) + 1
-        outside[t] = ((x < left - margin) | (x > right + margin) | (y < top - margin) | (y > bottom + margin))
-    difference = np.abs(frames - np.median(frames, axis=0)).mean(axis=-1)
-    return float(difference[outside].mean()) if outside.any() else 0.0
+    median = np.stack([np.median(rows, axis=0) for rows in frames.swapaxes(0, 1)]).astype(np.float32)
+    y, x = np.mgrid[0:frames.shape[1], 0:frames.shape[2]]
+    total = pixels = 0
+    for frame, points, present in zip(frames, key_points.points, key_points.present, strict=True):
+        outside = np.ones(x.shape, bool)
+        if present:
+            (left, top), (right, bottom) = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
+            margin = 0.1 * (bottom - top) + 1
+            outside = (x < left - margin) | (x > right + margin) | (y < top - margin) | (y > bottom + margin)
+        total += float(np.abs(frame - median)[outside].sum()) / 3
+        pixels += int(outside.sum())
+    return total / pixels if pixels else 0.0
 
 
 def _statistics(key_points):
@@ -348,17 +380,14 @@ def _statistics(key_points):
         return None
 
 
-def _sheet(samples, size, count=24):
-    """A contact sheet: some frames of each video, enlarged, with the skeletons over them."""
+def _sheet(samples, size):
+    """A contact sheet of frames with their key points, enlarged, with the skeletons over them."""
     width, height = size
     scale = max(1, round(256 / height))
-    pictures, skeletons = [], []
-    for frames, key_points in samples:
-        chosen = np.linspace(0, len(frames) - 1, min(len(frames), max(1, count // len(samples)))).astype(int)
-        large = key_points[chosen].cropped((0, 0, width, height), (width * scale, height * scale))
-        skeletons.append(draw(large.joints(), height * scale, width * scale))
-        pictures += [np.asarray(Image.fromarray(frame).resize((width * scale, height * scale), Image.LANCZOS))
-                     for frame in frames[chosen]]
+    pictures = [Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.LANCZOS)
+                for frames, _ in samples for frame in frames]
+    skeletons = [draw(key_points.cropped((0, 0, width, height), (width * scale, height * scale)).joints(),
+                      height * scale, width * scale) for _, key_points in samples]
     return film.contact_sheet(film.overlay(np.stack(pictures), np.concatenate(skeletons)), len(pictures))
 
 
@@ -380,4 +409,4 @@ def _say_what_next(out, record):
         say(f"At {record['fps']:.4g} frames per second, limbs move far from frame to frame, so films will stutter; "
             "film with 25 or 30")
     clip = "" if record["longest"] >= CLIP else f" --train_vi_len {max(2, record['longest'] // 2)}"
-    say(f"Next   cvae-tf train --data_dir {out} --preset best --max_minutes 15{clip}")
+    say(f"Next   cvae-tf train --data_dir {shlex.quote(str(out))} --preset best --max_minutes 15{clip}")

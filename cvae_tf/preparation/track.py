@@ -15,6 +15,7 @@ from cvae_tf.pose.skeleton import LANDMARKS
 from cvae_tf.pose.smoothing import fill_gaps, smooth
 
 DETAIL = 720  # frames are reduced for the search to at most this many pixels on their shorter side
+MAX_GAP = 5  # longest gap that is interpolated by default, in frames
 SURE = 0.1  # landmarks of a lower confidence count as missing
 SAVED_EVERY = 200  # frames in a saved part of the search
 
@@ -56,6 +57,9 @@ def follow(video, fps, progress=None):
         for t, frame in enumerate(counted(frames, expected(video, fps), "Poses")):
             if t < done:
                 continue
+            if t > 2 * expected(video, fps) + 100:
+                raise InputError(f"{video.path}: its times jump, so that it would have far more than the expected "
+                                 f"{expected(video, fps)} frames; convert it to a constant frame rate")
             if t % max(1, round(fps)) == 0:
                 people = max(people, len(detector.people(frame)))
             found.append(_row(detector(frame)))

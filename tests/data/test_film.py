@@ -44,11 +44,12 @@ def test_gif_has_every_frame_its_time_and_its_colours(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["film.gif"]
 
 
-@pytest.mark.parametrize("fps, hundredths", [(1, 100), (12, 8), (20, 5), (30, 3), (50, 2), (200, 2)])
-def test_gif_delays_are_rounded_hundredths_of_a_second_and_at_least_two(fps, hundredths, tmp_path):
-    films.write_gif(tmp_path / "film.gif", np.zeros((3, 4, 4, 3), np.uint8), fps=fps)
+@pytest.mark.parametrize("fps, hundredths", [(1, [100] * 6), (12, [8, 9, 8, 8, 9, 8]), (20, [5] * 6),
+                                             (30, [3, 4, 3, 3, 4, 3]), (50, [2] * 6), (200, [2] * 6)])
+def test_gif_delays_are_hundredths_of_a_second_that_add_up_and_at_least_two(fps, hundredths, tmp_path):
+    films.write_gif(tmp_path / "film.gif", np.zeros((6, 4, 4, 3), np.uint8), fps=fps)
     with Image.open(tmp_path / "film.gif") as film:
-        assert [frame.info["duration"] for frame in ImageSequence.Iterator(film)] == [10 * hundredths] * 3
+        assert [frame.info["duration"] / 10 for frame in ImageSequence.Iterator(film)] == hundredths
 
 
 def test_gif_of_one_colour_keeps_its_length(tmp_path):
@@ -279,9 +280,6 @@ def test_contact_sheet_has_evenly_spaced_frames_and_white_gaps():
     assert firsts == [[40 * k] * 3 for k in range(6)] + [[255] * 3] * 2
     assert (sheet[high:high + gap] == 255).all() and (sheet[:, wide:wide + gap] == 255).all()
     assert films.contact_sheet(frames[:2] / 255).shape == (3, 10 + gap, 3)
-    labelled = films.contact_sheet(np.zeros((2, 20, 30, 3), np.uint8), labels=["first", ""])
-    assert labelled.shape == (20 + films.LABEL, 60 + gap, 3)
-    assert (labelled[:films.LABEL, :30] < 128).any() and (labelled[:films.LABEL, 30:] == 255).all()
 
 
 def test_png_is_exact_and_may_be_replaced(tmp_path):

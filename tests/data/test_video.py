@@ -76,13 +76,29 @@ def test_a_box_is_cut_out_exactly_and_scaled_to_the_mean_of_each_area(as_video):
     assert np.abs(shown - means).max() <= 2
 
 
-@pytest.mark.parametrize("from_fps, to_fps", [(10, 10), (10, 20), (10, 25), (30, 20), (25, 10), (25, 8), (7, 12)])
+@pytest.mark.parametrize("from_fps, to_fps", [(10, 10), (10, 20), (10, 25), (30, 20), (25, 10), (25, 8), (7, 12),
+                                              (60, 30), (60, 20)])
 def test_each_frame_is_the_last_that_is_nearest(from_fps, to_fps, as_video):
     frames = np.repeat(np.arange(12, dtype=np.uint8) * 20, 16 * 16 * 3).reshape(12, 16, 16, 3)
     shown = [round(frame.mean() / 20) for frame in as_video(frames, from_fps).frames(to_fps)]
-    places = np.floor(np.arange(12) * to_fps / from_fps + 0.5)
-    length = int(np.floor(12 * to_fps / from_fps + 0.5))
+    late = 0.25 * (to_fps < from_fps)
+    places = np.floor((np.arange(12) + late) * to_fps / from_fps + 0.5)
+    length = int(np.floor((12 + late) * to_fps / from_fps + 0.5))
     assert shown == [int(np.flatnonzero(places <= t)[-1]) for t in range(length)]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+@pytest.mark.parametrize("rate, step", [("60", 2), ("120", 4), ("60000/1001", 2), ("30000/1001", 3)])
+def test_a_whole_part_of_the_rate_takes_frames_evenly_though_times_are_rounded(rate, step, name, tmp_path):
+    path = tmp_path / name
+    subprocess.run([FFMPEG, "-v", "error", "-f", "lavfi", "-i", f"color=black:size=64x48:rate={rate}",
+                    "-frames:v", "100", "-vf", "geq=lum='20+2*N':cb=128:cr=128", "-c:v", "libx264", "-qp", "0", path],
+                   check=True)
+    found = video.probe(path)
+    light = np.array([frame.mean() for frame in found.frames()])
+    shown = [int(np.argmin(np.abs(light - frame.mean()))) for frame in found.frames(found.fps / step)]
+    assert len(shown) >= 100 // step and set(np.diff(shown)) == {step}
 
 
 @needs_ffmpeg

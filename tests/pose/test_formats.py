@@ -230,8 +230,8 @@ def test_sleap_csv(spelling, tmp_path):
     header = ["track", "frame_idx", "instance.score", *(f"{name}.{c}" for name in names for c in ("x", "y", "score"))]
     found = read_key_points(_csv(tmp_path / "a.csv", header, ["track_0", 7, 0.9, *_flat(person)],
                                  ["track_0", 9, "", *_flat(person)]))
-    assert found.present.tolist() == [True, False, True]
-    _check(found, COCO, x=4)
+    assert found.present.tolist() == [False] * 7 + [True, False, True]  # the first frame has the number 0
+    _check(found, COCO, x=4, frame=7)
 
 
 def test_csv_without_numbers_of_frames_or_scores(tmp_path):

@@ -15,8 +15,9 @@ from cvae_tf.data.video import ffmpeg
 from cvae_tf.errors import InputError
 from cvae_tf.pose.keypoints import KeyPoints, read_poses
 from cvae_tf.pose.skeleton import LAB, draw
+from cvae_tf.pose.smoothing import fill_gaps
+from cvae_tf.preparation import crop, track
 from cvae_tf.preparation import prepare as preparing
-from cvae_tf.preparation import track
 from cvae_tf.preparation.prepare import prepare
 from cvae_tf.studio import scene as studio
 
@@ -166,9 +167,13 @@ def test_a_long_gap_is_a_cut_and_a_short_one_is_filled(film, fake, tmp_path):
 
 def test_validation_videos_of_their_own(film, fake, tmp_path):
     other = tmp_path / "other.mp4"
-    shutil.copy(film, other)
+    with film_writer(other, 20) as append:
+        append(studio.sequence(1, HEIGHT, WIDTH, length=COUNT)[0][::-1])
     record = prepare([film], tmp_path / "me", val=[other], height=48)
     assert record["frames"] == {"train": 60, "val": 60}
+    shutil.copy(film, other)
+    with pytest.raises(InputError, match="two names"):
+        prepare([film], tmp_path / "leak", val=[other], height=48)
 
 
 def _at(*x, width=100, fps=10):
@@ -191,7 +196,7 @@ def _at(*x, width=100, fps=10):
     ([None, None], "00"),
 ])
 def test_which_frames_are_kept(x, kept):
-    assert "".join(map(str, preparing.kept_frames(_at(*x), 2).astype(int))) == kept
+    assert "".join(map(str, preparing.kept_frames(fill_gaps(_at(*x), 2)).astype(int))) == kept
 
 
 @pytest.mark.parametrize("count, train, val", [(100, 80, 15), (450, 360, 68), (20, 16, 3), (4, 2, 2), (2, 0, 2)])
@@ -293,6 +298,49 @@ def test_a_data_set_that_was_not_prepared_is_not_replaced(film, fake, tmp_path):
         prepare([film], tmp_path / "mine", overwrite=True)
     with pytest.raises(InputError, match="--out"):
         prepare([film], film)
+
+
+def test_files_of_the_user_in_a_data_set_are_not_lost(film, fake, tmp_path):
+    prepare([film], tmp_path / "me", height=48)
+    notes = tmp_path / "me" / "train" / "notes.txt"
+    notes.write_text("x")
+    with pytest.raises(InputError, match="notes.txt"):
+        prepare([film], tmp_path / "me", height=56, overwrite=True)
+    assert notes.exists()
+    with pytest.raises(InputError, match="prepared data set"):
+        prepare([film], tmp_path / "me" / "train" / "inner")
+    notes.unlink()
+    (tmp_path / "me" / "prepare.json").write_text("{")
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare([film], tmp_path / "me", height=48)
+    assert prepare([film], tmp_path / "me", height=48, overwrite=True)["frames"]["train"] == 48
+
+
+def test_what_a_killed_process_left_is_removed_or_put_back(film, fake, tmp_path):
+    prepare([film], tmp_path / "me", height=48)
+    (tmp_path / "me").rename(tmp_path / ".me.123.old")
+    (tmp_path / ".me.124.tmp").mkdir()
+    fake.calls = 0
+    prepare([film], tmp_path / "me", height=48)
+    assert fake.calls == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["me"]
+
+
+def test_given_key_points_belong_to_the_frames_that_are_taken(tmp_path):
+    with film_writer(tmp_path / "fast.mp4", 60) as append:  # each frame is lighter than the one before
+        append(np.stack([np.full((48, 64, 3), 4 * t, np.uint8) for t in range(COUNT)]))
+    moving = np.full((COUNT, 33, 3), 0.9)
+    moving[..., 0] = np.linspace(2, 60, COUNT)[:, None] + np.arange(33) / 100  # evenly, as smoothing keeps
+    moving[..., 1] = 5 + np.arange(33)
+    np.savez(tmp_path / "known.npz", points=moving)
+    prepare([tmp_path / "fast.mp4"], tmp_path / "me", poses=tmp_path / "known.npz", crop="whole", height=48, fps=20)
+    train = load_footage(tmp_path / "me").train
+    shown = np.rint(train.frames.mean(axis=(1, 2, 3)) / 4).astype(int)
+    assert shown.tolist() == list(range(shown[0], shown[0] + 3 * len(shown), 3))
+    np.testing.assert_allclose(train.key_points.points[:, 0, 0], moving[shown, 0, 0], atol=0.02)
+
+
+def test_who_is_cut_by_a_box():
+    assert crop.cut_share(_at(10, 50, 90, None), (20, 0, 60, 50)) == pytest.approx(2 / 3)
 
 
 def test_a_full_disk_leaves_nothing_half_written(film, fake, tmp_path, monkeypatch):
