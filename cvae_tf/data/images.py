@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from cvae_tf.errors import InputError, say
 
 SQUEEZED = 0.1  # largest relative difference between the aspect ratios of images and frames
+ORIENTATION = 0x0112  # in a photo's EXIF data; from 5 on, the picture is stored lying on its side
 FORMATS = ("PNG", "JPEG")  # whatever the file's suffix; Pillow's other decoders never run
 
 
@@ -93,14 +94,15 @@ def image_size(path):
 
 
 def _header(path):
-    """((width, height), mode) of an image."""
+    """((width, height), mode, format) of an image; a photo that lies on its side counts as upright."""
     try:
         if not Path(path).is_file():  # opening a pipe would block for ever
             raise ValueError("not a plain file" if os.path.lexists(path) else "no such file")
         with Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"an animation of {image.n_frames} images")
-            found = image.size, image.mode
+            turned = image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) > 4
+            found = image.size[::-1] if turned else image.size, image.mode, image.format
             image.verify()  # checks a PNG's checksums, some of which decoding ignores
             return found
     except Exception as error:
@@ -163,7 +165,7 @@ def read_image(path, height, width, size=None):
     Raises:
         InputError: the file is missing, is not a whole, readable image, is too small, or has another ``size``.
     """
-    (w, h), mode = _header(path)
+    (w, h), mode, kind = _header(path)
     if w < width or h < height:
         raise InputError(f"{path}: {w}x{h} pixels are fewer than the model's {width}x{height}; give larger images, or "
                          "a model of smaller frames (train with lower --frame_H and --frame_W)")
@@ -174,7 +176,7 @@ def read_image(path, height, width, size=None):
         if mode.startswith("I"):  # 16 bits, which Pillow would clip
             image = Image.fromarray(np.uint8(iio.imread(path, plugin="pillow", index=0) // 257)).convert("RGB")
         else:
-            image = Image.fromarray(iio.imread(path, plugin="pillow", index=0, mode="RGB"))
+            image = Image.fromarray(iio.imread(path, plugin="pillow", index=0, mode="RGB", rotate=kind == "JPEG"))
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     except Exception as error:
         raise _unreadable(path, error) from error

@@ -119,3 +119,13 @@ def test_a_portrait_video_is_refused_by_training_evaluation_and_prediction_befor
         assert ended.code == 2 and len(lines) == 1 and re.search(f"90x160 .*{message}|{message}", lines[0]), ended.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "wide.png"]
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_a_photo_that_lies_on_its_side_stands_upright(tmp_path):
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8] = 200  # the upper half is light
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: upright after a quarter turn clockwise
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "1.jpg", exif=exif, quality=95)
+    assert images.image_size(tmp_path / "1.jpg") == (24, 16)
+    np.testing.assert_allclose(images.read_image(tmp_path / "1.jpg", 16, 24), pixels, atol=6)
