@@ -113,13 +113,14 @@ class Config:
                               "same gradient with more memory; 0: the network's own choice", low=0, high=100_000)
 
     batch_size: int = _flag(4, "optimiser", "number of clips in a batch", low=1, high=65_536)
-    optim: str = _flag("AdamW", "optimiser", "optimiser", choices=("Adam", "AdamW"))
+    optim: str = _flag("AdamW", "optimiser", "optimiser; Muon orthogonalises the updates of convolution kernels, and "
+                       "is AdamW for other weights", choices=("Adam", "AdamW", "Muon"))
     lr: float = _flag(defaults.LEARNING_RATE, "optimiser", "highest learning rate")
     lr_schedule: str = _flag("cosine", "optimiser", "schedule of the learning rate; milestones: divided by 10 from "
                              "epoch 2 and by 100 from epoch 5, as in the lab; cosine: a short climb, then down to 1%",
                              choices=("constant", "milestones", "cosine"))
-    weight_decay: float = _flag(defaults.WEIGHT_DECAY, "optimiser", "weight decay of AdamW, per unit of learning rate",
-                                low=0)
+    weight_decay: float = _flag(defaults.WEIGHT_DECAY, "optimiser", "weight decay of AdamW and Muon, per unit of "
+                                "learning rate", low=0)
     clip_norm: float = _flag(defaults.CLIP_NORM, "optimiser", "global norm above which gradients are scaled down")
 
     def __post_init__(self):

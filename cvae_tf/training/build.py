@@ -21,6 +21,7 @@ from cvae_tf.lab.network import LabNetwork
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.schedules import MILESTONES, beta_table, linear_decay, milestone_factor
 from cvae_tf.model.unet import UNet
+from cvae_tf.training.muon import Muon
 
 # Number of threads per operation under ``--deterministic``, regardless of the number of cores. TensorFlow splits a sum
 # into as many parts as there are threads, so their number affects the last bits of the result. On one core, two threads
@@ -124,7 +125,8 @@ def build_model(config, clips):
     if config.optim == "Adam":
         optimizer = Adam(rate, epsilon=1e-8)  # PyTorch's epsilon
     else:
-        optimizer = keras.optimizers.AdamW(rate, epsilon=1e-8, weight_decay=config.weight_decay)
+        kind = Muon if config.optim == "Muon" else keras.optimizers.AdamW
+        optimizer = kind(rate, epsilon=1e-8, weight_decay=config.weight_decay)
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer)
