@@ -14,7 +14,7 @@ from cvae_tf import cli
 
 README = (ROOT / "README.md").read_text()
 NOTEBOOK = json.loads((ROOT / "notebooks" / "colab.ipynb").read_text())
-SHOWN = README + "\n" + "\n".join(
+SHOWN = README + (ROOT / "docs" / "own_video.md").read_text() + "\n" + "\n".join(
     "".join(cell["source"]).replace("!", "") for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
 COMMANDS = sorted(set(re.findall(r"^(?:python -m cvae_tf|cvae-tf|python(?= \w+\.py)) +(.+)$", SHOWN, re.MULTILINE)))
 
@@ -28,7 +28,7 @@ def test_commands_in_readme_and_notebook_are_accepted(command, tmp_path, monkeyp
 
 def test_the_documents_show_commands():
     assert {command.split()[0] for command in COMMANDS} >= {"train.py", "predict.py", "evaluate", "compare", "study",
-                                                            "import-torch", "export-torch"}
+                                                            "prepare", "import-torch", "export-torch"}
 
 
 def test_flags_named_in_the_readme_exist(capsys):
