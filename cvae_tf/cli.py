@@ -206,7 +206,8 @@ def _prepare(words):
                 "DeepLabCut [found by prepare itself]")
     parser.flag("crop", "part of the picture: person (a fixed box that holds the person in all frames), whole, "
                 "or X,Y,W,H in pixels", "person")
-    parser.flag("height", "height of the frames in pixels; the width follows from the crop", 64)
+    parser.flag("height", "height of the frames in pixels; the width follows from the crop. 0: frames of about as many "
+                "pixels as 32x64", 0)
     parser.flag("fps", "frames per second; 0: those of the slowest VIDEO, divided by a whole number to be at most 30",
                 0.0)
     parser.flag("max_gap", "longest gap in the key points that is interpolated, in frames", 5)

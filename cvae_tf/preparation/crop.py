@@ -5,6 +5,7 @@ import numpy as np
 from cvae_tf.errors import InputError
 
 MARGIN = 0.12  # around the key points, in body heights: hair, hands and shoes reach beyond them
+PIXELS = 32 * 64  # as many as the lab's frames have: 2,000 steps take a quarter of an hour on two CPU cores
 STEP = 8  # frame sizes are multiples of it, because the network halves a frame three times
 
 
@@ -28,11 +29,11 @@ def person_boxes(tracks, height):
 
     Args:
         tracks: `KeyPoints` of each video, in pixels of its picture.
-        height: height of the frames in pixels.
+        height: height of the frames in pixels; 0: see `frame_size`.
 
     Returns:
-        ``(boxes, width)``: a box (x, y, width, height) for each video, ints in pixels of its picture, and the width of
-        the frames. All boxes have the shape of the frames.
+        ``(boxes, size)``: a box (x, y, width, height) for each video, ints in pixels of its picture, and the (width,
+        height) of the frames. All boxes have the shape of the frames.
     """
     found = [track_box(track) for track in tracks]
     # The size is in body heights, so that a person who is filmed from farther away gets a smaller box.
@@ -40,14 +41,14 @@ def person_boxes(tracks, height):
                      for (left, top, right, bottom), person in found], axis=0) + 2 * MARGIN
     possible = np.min([np.divide(track.size, person) for track, (_, person) in zip(tracks, found, strict=True)], axis=0)
     needed = np.minimum(needed, possible)
-    width = frame_width(height, *needed)
+    width, height = frame_size(height, *needed)
     boxes = []
     for track, ((left, top, right, bottom), person) in zip(tracks, found, strict=True):
         box_height = min(max(needed[1] * person, needed[0] * person * height / width), track.size[1],
                          track.size[0] * height / width)
         boxes.append(_placed((left + right) / 2, (top + bottom) / 2, box_height * width / height, box_height,
                              track.size))
-    return boxes, width
+    return boxes, (width, height)
 
 
 def fixed_box(box, picture, height):
@@ -56,20 +57,25 @@ def fixed_box(box, picture, height):
     Args:
         box: (x, y, width, height) in pixels of the picture; None: the whole picture.
         picture: (width, height) of the picture in pixels.
-        height: height of the frames in pixels.
+        height: height of the frames in pixels; 0: see `frame_size`.
 
     Returns:
-        ``(box, width)``, as in `person_boxes`.
+        ``(box, size)``, as in `person_boxes`.
     """
     x, y, w, h = box or (0, 0, *picture)
-    width = frame_width(height, w, h)
+    width, height = frame_size(height, w, h)
     box_height = min(h, w * height / width)
-    return _placed(x + w / 2, y + h / 2, box_height * width / height, box_height, picture), width
+    return _placed(x + w / 2, y + h / 2, box_height * width / height, box_height, picture), (width, height)
 
 
-def frame_width(height, box_width, box_height):
-    """Width of frames with the shape of a box, rounded to a multiple of `STEP`; all sizes in pixels."""
-    return int(np.clip(round(height * box_width / box_height / STEP) * STEP, STEP, 1024))
+def frame_size(height, box_width, box_height):
+    """(width, height) of frames with the shape of a box, in pixels; the width is rounded to a multiple of `STEP`.
+
+    A ``height`` of 0 stands for the multiple of `STEP` with which the frames have about `PIXELS` pixels.
+    """
+    ratio = box_width / box_height
+    height = height or int(np.clip(round((PIXELS / ratio) ** 0.5 / STEP) * STEP, 2 * STEP, 1024))
+    return int(np.clip(round(height * ratio / STEP) * STEP, STEP, 1024)), height
 
 
 def _placed(x, y, width, height, picture):

@@ -59,7 +59,7 @@ class Source:
     box: tuple = None
 
 
-def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.0, max_gap=MAX_GAP, overwrite=False):
+def prepare(videos, out, val=(), *, poses=None, crop="person", height=0, fps=0.0, max_gap=MAX_GAP, overwrite=False):
     """Turn videos of one person into a data set. Print each choice, and what may spoil the films.
 
     Args:
@@ -70,7 +70,8 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
             found in the video.
         crop: ``"person"``: a box that holds the person, the same in all frames of a video; ``"whole"``; or
             ``"X,Y,W,H"`` in pixels.
-        height: height of the frames in pixels, a multiple of 8 from 8 to 512. The width follows from the crop.
+        height: height of the frames in pixels, a multiple of 8 from 8 to 512. The width follows from the crop. 0: the
+            height with which the frames have about as many pixels as the lab's.
         fps: frames per second; 0: the slowest video's rate, divided by a whole number so that it is at most 30.
         max_gap: longest gap in the key points that is filled by interpolation, in frames.
         overwrite: replace a data set in ``out`` that was prepared from other videos or with other settings.
@@ -83,7 +84,7 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=64, fps=0.
             ``out`` cannot be written.
     """
     out, videos, val = Path(out), [Path(video) for video in videos], [Path(video) for video in val]
-    check_ranges({"height": (8, 512), "max_gap": (0, 1000)}, height=height, max_gap=max_gap)
+    check_ranges({"height": (0, 512), "max_gap": (0, 1000)}, height=height, max_gap=max_gap)
     if fps:
         check_ranges({"fps": (1, 240)}, fps=fps)
     if height % crops.STEP:
@@ -138,10 +139,10 @@ def _make(out, sources, poses, box, height, fps, max_gap, wanted):
     for source, about in zip(sources, wanted["sources"], strict=True):
         key = hashlib.sha256(f"{about['sha256']} {fps} {cvae_tf.__version__}".encode()).hexdigest()[:16]
         _find_poses(source, poses, fps, max_gap, space / key)
-    width = _choose_boxes(sources, box, height)
+    size = _choose_boxes(sources, box, height)
     with atomic(out) as unfinished:
         unfinished.mkdir()
-        record = _write(unfinished, sources, (width, height), fps, wanted)
+        record = _write(unfinished, sources, size, fps, wanted)
     shutil.rmtree(space, ignore_errors=True)
     _say_what_next(out, record)
     return record
@@ -169,29 +170,29 @@ def _find_poses(source, poses, fps, max_gap, progress):
 
 
 def _choose_boxes(sources, box, height):
-    """Set the box of each `Source`, print it, and return the width of the frames."""
+    """Set the box of each `Source`, print it, and return the (width, height) of the frames."""
     if box == "person":
-        boxes, width = crops.person_boxes([source.key_points for source in sources], height)
+        boxes, size = crops.person_boxes([source.key_points for source in sources], height)
     else:
         if box != "whole":
             for source in sources:
                 crops.check_box(box, source.video)
         found = [crops.fixed_box(None if box == "whole" else box, source.key_points.size, height) for source in sources]
-        boxes, width = [box for box, _ in found], found[0][1]
-        if {width for _, width in found} != {width}:
+        boxes, size = [box for box, _ in found], found[0][1]
+        if {size for _, size in found} != {size}:
             raise InputError("--crop: the videos have pictures of different shapes; give --crop person")
     for source, source.box in zip(sources, boxes, strict=True):
         x, y, w, h = source.box
         say(f"{source.video.path}: a box of {w}x{h} pixels at {x},{y} in the picture of "
-            f"{source.video.width}x{source.video.height} becomes frames of {width}x{height}")
+            f"{source.video.width}x{source.video.height} becomes frames of {size[0]}x{size[1]}")
         cut = crops.cut_share(source.key_points, source.box)
         if cut > 0.1:
             say(f"{source.video.path}: the box cuts the person in {100 * cut:.0f} percent of the frames; give a larger "
                 "--crop, or prepare videos of other shapes apart")
-        if h < height:
+        if h < size[1]:
             say(f"{source.video.path}: the box is smaller than the frames, which show no more detail than with "
                 f"--height {max(crops.STEP, h // crops.STEP * crops.STEP)}")
-    return width
+    return size
 
 
 def _rate(fps, videos):

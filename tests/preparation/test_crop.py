@@ -31,9 +31,9 @@ def test_one_wrong_frame_does_not_widen_the_box():
 
 
 def test_a_person_gets_a_margin_and_the_shape_of_the_frames():
-    ((x, y, width, height),), frame_width = crop.person_boxes([_walker(400, 600, 200, 400, (1000, 600))], 64)
+    ((x, y, width, height),), size = crop.person_boxes([_walker(400, 600, 200, 400, (1000, 600))], 64)
     # 200 pixels of walk and 200 of height, and 0.12 * 200 around them: 248 by 248.
-    assert frame_width == 64
+    assert size == (64, 64)
     assert (x, y, width, height) == pytest.approx((376, 176, 248, 248), abs=3)
 
 
@@ -41,7 +41,7 @@ def test_a_box_never_leaves_the_picture_and_is_never_squeezed():
     for size in ((1000, 600), (300, 600), (500, 250), (640, 480), (1080, 1920)):
         track = _walker(0.02 * size[0], 0.98 * size[0], 0.05 * size[1], 0.97 * size[1], size)
         for height in (8, 32, 64, 128):
-            (box,), frame_width = crop.person_boxes([track], height)
+            (box,), (frame_width, _) = crop.person_boxes([track], height)
             x, y, w, h = box
             assert 0 <= x <= x + w <= size[0] and 0 <= y <= y + h <= size[1]
             assert frame_width % 8 == 0
@@ -50,7 +50,7 @@ def test_a_box_never_leaves_the_picture_and_is_never_squeezed():
 
 def test_two_videos_show_the_person_at_one_size():
     near, far = _walker(400, 600, 100, 500, (1000, 600)), _walker(200, 300, 100, 200, (640, 480))
-    boxes, width = crop.person_boxes([near, far], 64)
+    boxes, _ = crop.person_boxes([near, far], 64)
     assert boxes[0][3] / 400 == pytest.approx(boxes[1][3] / 100, rel=0.02)
 
 
@@ -60,8 +60,8 @@ def test_two_videos_show_the_person_at_one_size():
     ((0, 0, 100, 400), (1280, 720), (0, 0, 100, 400), 16),
 ])
 def test_a_fixed_box_is_cut_to_the_shape_of_the_frames(box, picture, expected, width):
-    found, frame_width = crop.fixed_box(box, picture, 64)
-    assert frame_width == width
+    found, size = crop.fixed_box(box, picture, 64)
+    assert size == (width, 64)
     x, y, w, h = box or (0, 0, *picture)
     assert x <= found[0] and y <= found[1] and found[0] + found[2] <= x + w and found[1] + found[3] <= y + h
     assert abs(found[2] * 64 / (found[3] * width) - 1) < 0.02
@@ -77,3 +77,10 @@ def test_a_crop_that_cannot_be_read_is_refused(text):
 def test_a_crop_is_read():
     assert crop.read_crop("person") == "person"
     assert crop.read_crop("10,20,300,400") == (10, 20, 300, 400)
+
+
+@pytest.mark.parametrize("box, size", [((200, 100), (64, 32)), ((100, 200), (32, 64)), ((300, 300), (48, 48)),
+                                       ((1280, 720), (56, 32)), ((360, 960), (24, 72)), ((5000, 10), (1024, 16))])
+def test_frames_have_about_2048_pixels_where_no_height_is_given(box, size):
+    assert crop.frame_size(0, *box) == size
+    assert crop.frame_size(40, *box)[1] == 40
