@@ -187,8 +187,8 @@ def _choose_boxes(sources, box, height):
             f"{source.video.width}x{source.video.height} becomes frames of {size[0]}x{size[1]}")
         cut = crops.cut_share(source.key_points, source.box)
         if cut > 0.1:
-            say(f"{source.video.path}: the box cuts the person in {100 * cut:.0f} percent of the frames; give a larger "
-                "--crop, or prepare videos of other shapes apart")
+            say(f"{source.video.path}: the box cuts the person in {100 * cut:.0f} percent of the frames; another "
+                "--height or a larger --crop may hold more, or prepare videos of other shapes apart")
         if h < size[1]:
             say(f"{source.video.path}: the box is smaller than the frames, which show no more detail than with "
                 f"--height {max(crops.STEP, h // crops.STEP * crops.STEP)}")

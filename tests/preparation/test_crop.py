@@ -80,7 +80,13 @@ def test_a_crop_is_read():
 
 
 @pytest.mark.parametrize("box, size", [((200, 100), (64, 32)), ((100, 200), (32, 64)), ((300, 300), (48, 48)),
-                                       ((1280, 720), (56, 32)), ((360, 960), (24, 72)), ((5000, 10), (1024, 16))])
+                                       ((1280, 720), (56, 32)), ((380, 960), (32, 80)), ((360, 960), (24, 64))])
 def test_frames_have_about_2048_pixels_where_no_height_is_given(box, size):
     assert crop.frame_size(0, *box) == size
     assert crop.frame_size(40, *box)[1] == 40
+
+
+@pytest.mark.parametrize("box", [(10**4, 1), (1, 10**4), (1, 1)])
+def test_frames_of_extreme_boxes_can_be_trained_on(box):
+    width, height = crop.frame_size(0, *box)
+    assert 8 <= width <= 1024 and 16 <= height <= 512 and not width % 8 and not height % 8
