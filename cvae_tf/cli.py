@@ -196,6 +196,8 @@ def _train(words):
 
 
 def _prepare(words):
+    from cvae_tf.pose.smoothing import MAX_GAP
+
     parser = _Parser("prepare", "The data set has the lab's layout, for train --data_dir OUT.")
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video of one person: MP4, MOV, AVI, WebM, GIF, "
                         "or a folder of numbered images")
@@ -210,7 +212,7 @@ def _prepare(words):
                 "pixels as 32x64", 0)
     parser.flag("fps", "frames per second; 0: those of the slowest VIDEO, divided by a whole number to be at most 30",
                 0.0)
-    parser.flag("max_gap", "longest gap in the key points that is interpolated, in frames", 5)
+    parser.flag("max_gap", "longest gap in the key points that is interpolated, in frames", MAX_GAP)
     parser.switch("overwrite", "replace a data set in --out that was prepared from other videos or with other "
                   "settings")
     args = vars(parser.parse_args(words))

@@ -23,6 +23,7 @@ ENCODERS = {  # suffix -> encoder of ffmpeg, and its options; the comment must l
 }
 TO_YUV = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p"
 BT709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+SHEET = 24  # pictures on a contact sheet by default
 GAP = 2  # pixels between the pictures of a contact sheet
 
 
@@ -58,7 +59,7 @@ def overlay(frames, poses):
     return np.uint8(np.rint(poses - paper * (255 - frames)))
 
 
-def contact_sheet(frames, count=24, columns=6, scale=1):
+def contact_sheet(frames, count=SHEET, columns=6, scale=1):
     """A picture of evenly spaced frames in rows, with white gaps between them.
 
     Args:

@@ -71,6 +71,10 @@ class Video:
     rotation: int = 0
     images: tuple = ()
 
+    def expected(self, fps):
+        """The number of frames to expect at ``fps`` frames per second, by the declared duration."""
+        return max(1, round(self.duration * fps))
+
     def frames(self, fps=None, box=None, size=None):
         """Read the video at a constant frame rate. Frames of a faster video are left out; those of a slower one repeat.
 
@@ -208,6 +212,15 @@ def _probe_folder(folder, fps):
     return Video(folder, width, height, float(fps), len(paths) / fps, len(paths), images=tuple(paths))
 
 
+def default_rate(videos):
+    """Frames per second for some videos: the slowest video's rate, divided by a whole number so that it is at most 30.
+
+    A whole divisor keeps the time between frames even.
+    """
+    slowest = min(video.fps for video in videos)
+    return float(slowest / ceil(slowest / 30.5))
+
+
 def shown_at(count, from_fps, to_fps):
     """The numbers of the frames of a video that are shown at another frame rate, as ``Video.frames`` reads them.
 
@@ -273,7 +286,7 @@ def _read_file(video, fps, box, size):
         said = errors.read(1 << 16).decode("utf-8", "replace")
     if not count:
         raise _unreadable(video.path, reason(said))
-    expected = max(1, round(video.duration * fps))
+    expected = video.expected(fps)
     if count < expected - max(2, 0.02 * expected):
         say(f"{video.path}: only {count} of about {expected} frames could be read; the end of the file may be missing ("
             + (reason(said) if said else "or its sound lasts longer than its pictures") + ")")

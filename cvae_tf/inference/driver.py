@@ -11,13 +11,13 @@ from cvae_tf.config import STUDIO, load_config, studio_of
 from cvae_tf.data import images
 from cvae_tf.data.record import POSES
 from cvae_tf.data.sequences import load_sequences
-from cvae_tf.data.video import probe
+from cvae_tf.data.video import default_rate, probe
 from cvae_tf.errors import InputError, say
 from cvae_tf.inference.origin import STYLES, read_origin
 from cvae_tf.pose import formats, retarget
 from cvae_tf.pose.keypoints import read_poses
 from cvae_tf.pose.skeleton import draw
-from cvae_tf.preparation.track import MAX_GAP, clean, default_rate, follow
+from cvae_tf.preparation.track import clean, follow
 from cvae_tf.studio.scene import FPS
 
 KEY_POINTS = {".json", ".bvh", ".npz", ".csv", ".h5", ".hdf5", ".slp"}
@@ -134,10 +134,10 @@ def from_key_points(model, first_frame, poses, *, fit=None, view="front"):
     elif Path(poses).suffix.lower() in KEY_POINTS or Path(poses).is_dir():
         found = formats.read_key_points(poses, view=view)
         if Path(poses).suffix.lower() != ".bvh":
-            found = clean(found, MAX_GAP)
+            found = clean(found)
     else:
         video = probe(poses)
-        found = clean(follow(video, float(default_rate([video]))).key_points, MAX_GAP)
+        found = clean(follow(video, default_rate([video])).key_points)
     if not found.present.any():
         raise InputError(f"{poses}: no person was found in {len(found)} frames; give a video that shows one person")
     found = found.resampled(fps)

@@ -105,7 +105,7 @@ def _generate(model, driver, output, sheet, compare, overlay, seed, temperature,
     names = [f"sample {k + 1}" for k in range(samples)] if samples > 1 else ["prediction"]
     curves = {name: [] for name in (*names, "copy-first")}
     length, given = driver.length, driver.given
-    chosen, cells = set(np.linspace(0, length - 1, min(length, 24)).astype(int).tolist()), []
+    chosen, cells = set(np.linspace(0, length - 1, min(length, film.SHEET)).astype(int).tolist()), []
     with film_writer(output, fps, scale, enlarge) as append, ThreadPoolExecutor(model.films_at_once) as pool:
         for start in range(given, length, PART):
             begin = given if start == given else 0  # the first part also holds the given frame

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+MAX_GAP = 5  # longest gap that is filled by default, in frames
 ORDER = 2  # of the polynomial: a steady acceleration passes unchanged
 
 

@@ -18,19 +18,19 @@ from cvae_tf.config import Config, check_ranges
 from cvae_tf.data import film
 from cvae_tf.data.images import uncut
 from cvae_tf.data.record import POSES, RECORD, read_record
-from cvae_tf.data.video import FOLDER_FPS, count_frames, probe, shown_at
+from cvae_tf.data.video import FOLDER_FPS, count_frames, default_rate, probe, shown_at
 from cvae_tf.errors import InputError, say
 from cvae_tf.files import atomic, check_paths, check_replaceable, clean_up, plain, reserved
 from cvae_tf.pose import formats, retarget
 from cvae_tf.pose.keypoints import KeyPoints, joined, write_poses
 from cvae_tf.pose.skeleton import draw
+from cvae_tf.pose.smoothing import MAX_GAP
 from cvae_tf.preparation import crop as crops
-from cvae_tf.preparation.track import MAX_GAP, clean, counted, default_rate, expected, follow, workspace
+from cvae_tf.preparation.track import clean, counted, follow
 
 FILES = (RECORD, POSES, "sheet.png", "train", "val", ".cvae_tf_cache")
 VALIDATION = 0.15  # share of the frames that become the validation split
 FEW = 300  # with fewer training frames, good films cannot be expected
-SHEET = 24  # pictures on the contact sheet
 SAMPLED = 100  # frames from which the movement of the background is measured
 MOVING = 8  # mean deviation of the background in levels of 255, above which it counts as moving
 CLIP = Config.train_vi_len  # frames in a training clip by default
@@ -94,9 +94,6 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=0, fps=0.0
     box = crops.read_crop(crop)
     check_paths({"VIDEO": [*videos, *val], "--poses": poses}, {"--out": out})
     check_replaceable(out, FILES, "prepared data set", "--out")
-    twice = [path for path in [*videos, *val] if [*videos, *val].count(path) > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: is given twice; a video is either for training or for validation")
     training = "train" if val else "both"
     sources = [Source(probe(path, fps or FOLDER_FPS), "val" if path in val else training) for path in [*videos, *val]]
     fps = _rate(fps, [source.video for source in sources])
@@ -106,7 +103,8 @@ def prepare(videos, out, val=(), *, poses=None, crop="person", height=0, fps=0.0
     hashes = [source["sha256"] for source in wanted["sources"]]
     if len(set(hashes)) < len(hashes):
         twice = next(source.video.path for k, source in enumerate(sources) if hashes[k] in hashes[:k])
-        raise InputError(f"{twice}: is given twice, under two names; a video is for training or for validation")
+        raise InputError(f"{twice}: is given twice, perhaps under two names; a video is either for training or for "
+                         "validation")
     with reserved(out, f"{out}: is being prepared by another process; wait for it, or choose another --out"):
         clean_up(out.absolute().parent, out.name)
         record = _earlier(out, overwrite)
@@ -135,7 +133,7 @@ def _earlier(out, overwrite):
 
 def _make(out, sources, poses, box, height, fps, max_gap, wanted):
     """Find poses, choose boxes, and write the data set; returns the content of ``prepare.json``."""
-    space = workspace(out)
+    space = out.absolute().with_name(f".{out.name}.prepare")  # keeps the search, if it is interrupted
     for source, about in zip(sources, wanted["sources"], strict=True):
         key = hashlib.sha256(f"{about['sha256']} {fps} {cvae_tf.__version__}".encode()).hexdigest()[:16]
         _find_poses(source, poses, fps, max_gap, space / key)
@@ -225,7 +223,7 @@ def _given_poses(path, video, fps):
         raise InputError(f"{path}: motion capture does not show where a person is in a picture; use it to drive a "
                          "model: cvae-tf predict --poses")
     found = formats.read_key_points(path)
-    wanted, native = expected(video, fps), count_frames(video)
+    wanted, native = video.expected(fps), count_frames(video)
     if min(abs(len(found) - native), abs(len(found) - wanted)) > 2:
         raise InputError(f"{path}: has key points of {len(found)} frames; expected {native}, those of {video.path}, or "
                          f"{wanted} at {fps:.4g} frames per second")
@@ -278,7 +276,7 @@ def _write(folder, sources, size, fps, wanted):
         places = _split(np.flatnonzero(source.kept), source.split, fps)
         sampled, count = _write_images(folder, source, key_points, places, number)
         moved.append(background_movement(*sampled))
-        chosen = np.linspace(0, len(sampled[0]) - 1, max(1, SHEET // len(sources))).astype(int)
+        chosen = np.linspace(0, len(sampled[0]) - 1, max(1, film.SHEET // len(sources))).astype(int)
         samples.append([part[np.unique(chosen)] for part in sampled])
         for split, indices in places.items():
             indices = indices[indices < count]  # given key points may be longer than the video, by a frame or two

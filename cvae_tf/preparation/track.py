@@ -12,10 +12,9 @@ from cvae_tf.files import atomic
 from cvae_tf.pose.detector import Detector
 from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.pose.skeleton import LANDMARKS
-from cvae_tf.pose.smoothing import fill_gaps, smooth
+from cvae_tf.pose.smoothing import MAX_GAP, fill_gaps, smooth
 
 DETAIL = 720  # frames are reduced for the search to at most this many pixels on their shorter side
-MAX_GAP = 5  # longest gap that is interpolated by default, in frames
 SURE = 0.1  # landmarks of a lower confidence count as missing
 SAVED_EVERY = 200  # frames in a saved part of the search
 
@@ -52,14 +51,14 @@ def follow(video, fps, progress=None):
     detector = Detector()
     found, people = _restore(progress, detector) if progress else ([], 0)
     done = saved = len(found)
-    frames = video.frames(fps, size=size if scale < 1 else None)
+    frames, expected = video.frames(fps, size=size if scale < 1 else None), video.expected(fps)
     with contextlib.closing(frames):
-        for t, frame in enumerate(counted(frames, expected(video, fps), "Poses")):
+        for t, frame in enumerate(counted(frames, expected, "Poses")):
             if t < done:
                 continue
-            if t > 2 * expected(video, fps) + 100:
+            if t > 2 * expected + 100:
                 raise InputError(f"{video.path}: its times jump, so that it would have far more than the expected "
-                                 f"{expected(video, fps)} frames; convert it to a constant frame rate")
+                                 f"{expected} frames; convert it to a constant frame rate")
             if t % max(1, round(fps)) == 0:
                 people = max(people, len(detector.people(frame)))
             found.append(_row(detector(frame)))
@@ -105,12 +104,7 @@ def _restore(progress, detector):
         people = int(count)
 
 
-def expected(video, fps):
-    """The number of frames that a `Video` is expected to have at a frame rate."""
-    return round(video.count * fps / video.fps)
-
-
-def clean(key_points, max_gap):
+def clean(key_points, max_gap=MAX_GAP):
     """Fill gaps of at most ``max_gap`` frames, and smooth over time."""
     return smooth(fill_gaps(key_points, max_gap))
 
@@ -130,18 +124,3 @@ def counted(items, total, what):
             shown = now
     if terminal and number:
         print(f"\r{what}: {number} frames" + " " * 30, flush=True)
-
-
-def default_rate(videos):
-    """Frames per second for some videos: the slowest video's rate, divided by a whole number so that it is at most 30.
-
-    A whole divisor keeps the time between frames even.
-    """
-    slowest = min(video.fps for video in videos)
-    return slowest / np.ceil(slowest / 30.5)
-
-
-def workspace(out):
-    """The folder that keeps unfinished work for the data set ``out``."""
-    out = out.absolute()
-    return out.with_name(f".{out.name}.prepare")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cvae_tf.data.film import film_writer
 from cvae_tf.data.footage import load_footage
-from cvae_tf.data.video import ffmpeg
+from cvae_tf.data.video import default_rate, ffmpeg
 from cvae_tf.errors import InputError
 from cvae_tf.pose.keypoints import KeyPoints, read_poses
 from cvae_tf.pose.skeleton import LAB, draw
@@ -221,7 +221,7 @@ def test_the_movement_of_the_background_by_hand():
 @pytest.mark.parametrize("rates, expected", [([30], 30), ([60], 30), ([29.97], 29.97), ([59.94], 29.97), ([50], 25),
                                              ([25], 25), ([5], 5), ([30, 25], 25), ([120], 30)])
 def test_the_default_rate_keeps_frames_evenly_apart(rates, expected):
-    assert track.default_rate([type("Video", (), {"fps": rate}) for rate in rates]) == pytest.approx(expected)
+    assert default_rate([type("Video", (), {"fps": rate}) for rate in rates]) == pytest.approx(expected)
 
 
 def test_given_key_points_replace_the_detector(film, tmp_path, monkeypatch):
