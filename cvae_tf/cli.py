@@ -319,29 +319,49 @@ def _compare(words):
 
 
 def _study(words):
-    from cvae_tf.experiments.study import CHOSEN
+    from cvae_tf.experiments.grid import CHOSEN, VARIED
 
-    parser = _Parser("study", "Further flags are those of the command train, and hold for all runs; the default preset "
-                     "is 'study'.")
-    parser.flag("out", "folder of the study; an existing study is continued", required=True)
+    parser = _Parser("study", "The runs are those of the report: each --kl_anneal_type with a teacher-forcing ratio "
+                     "of 1 that decays, of 0.5 and of 0. A flag of train with one value holds for all runs; one with "
+                     "several values, or a switch both on and off, is a further axis: each combination is a run. "
+                     "--kl_anneal_type replaces that axis of the report, and --tfr or --tfr_d_step that of teacher "
+                     "forcing. In brackets: the default without a preset; the default preset is 'study'.")
+    parser.flag("out", "folder of the study; an existing study is continued, and extended by further values",
+                required=True)
     parser.flag("minutes_per_run", "duration of a run in minutes, which sets the number of steps per epoch; 0: the "
                 "number of the preset", 0.0)
-    args, rest = parser.parse_known_args(words)
-    names = {word.split("=")[0].removeprefix("--") for word in rest}
-    for name in CHOSEN:
-        if name in names:
+    parser.switch("dry_run", "print the configuration of each run as JSON and stop")
+    parser.switch("schedules", "draw beta and the teacher-forcing ratio of the runs in OUT/schedules and stop")
+    for spec in dataclasses.fields(Config):
+        if spec.name in CHOSEN:
+            continue
+        _add_setting(parser, spec)
+        if spec.type is not bool:
+            parser._actions[-1].nargs = "+"
+    given = [word[2:].partition("=")[0].replace("-", "_") for word in map(str, words) if word.startswith("--")]
+    for name in given:
+        if name in CHOSEN:
             raise InputError(f"--{name} cannot be given to a study, which chooses it for each run")
-    if args.minutes_per_run and "steps_per_epoch" in names:
+        if given.count(name) > 1:
+            raise InputError(f"--{name} is given twice; give all its values after one flag")
+    args = vars(parser.parse_args(words))
+    out, minutes, dry_run, schedules = (args.pop(name) for name in ("out", "minutes_per_run", "dry_run", "schedules"))
+    if minutes and "steps_per_epoch" in args:
         raise InputError("--minutes_per_run and --steps_per_epoch exclude each other; give one of them")
-    config, dry_run, _ = train_config(["--preset", "study", *rest])
+    values = {name: value if isinstance(value, list) else  # of a switch: which of its two forms were given
+              [flag == name for flag in given if flag in (name, f"no_{name}")] for name, value in args.items()}
+    axes = {name: several for name, several in values.items() if len(several) > 1 or name in VARIED}
+    shared = [f"--{'' if first else 'no_'}{name}" if isinstance(first, bool) else f"--{name}={first}"
+              for name, (first, *_) in values.items() if name not in axes or name == "data_dir"]
+    config, _, _ = train_config(["--preset=study", *shared])  # a prepared data set decides the size of the frames
 
     def run():
-        from cvae_tf.experiments.study import plan, study
+        from cvae_tf.experiments.study import draw_schedules, plan, study
 
         if dry_run:
-            print("".join(run.to_json() for run in plan(config, args.out)), end="")
+            print("".join(run.to_json() for run in plan(config, out, axes, minutes)), end="")
         else:
-            study(config, args.out, args.minutes_per_run)
+            (draw_schedules if schedules else study)(config, out, minutes_per_run=minutes, axes=axes)
 
     return run
 

@@ -6,8 +6,9 @@ import pytest
 
 from cvae_tf import __version__, cli
 from cvae_tf.cli import train_config
-from cvae_tf.config import Config
+from cvae_tf.config import PRESETS, Config
 from cvae_tf.errors import InputError
+from cvae_tf.experiments import study
 
 
 def test_without_flags_the_demo_trains_on_the_studio():
@@ -117,10 +118,14 @@ def test_a_command_may_be_spelt_with_underscores():
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--tfr", "0"], "--tfr cannot be given to a study"),
+    (["--fresh"], "--fresh cannot be given to a study"),
+    (["--max-minutes", "5"], "--max_minutes cannot be given to a study"),
     (["--run_dir=x"], "--run_dir cannot be given to a study"),
     (["--minutes_per_run", "3", "--steps_per_epoch", "3"], "exclude each other"),
     (["--colour", "red"], "--colour"),
+    (["--seed", "0", "--seed", "1"], "--seed is given twice"),
+    (["--lr", "1e-3", "fast"], "argument --lr: invalid float value: 'fast'"),
+    (["--seed", "0", "--minutes_per_run", "1", "2"], "unrecognized arguments: 2"),
 ])
 def test_flags_that_a_study_chooses_are_refused(words, message):
     with pytest.raises(InputError, match=message):
@@ -131,3 +136,14 @@ def test_a_study_shows_its_nine_runs(capsys):
     cli.parse(["study", "--out", "x", "--dry_run", "--seed", "4"])()
     text = capsys.readouterr().out
     assert text.count('"preset": "study"') == text.count('"seed": 4') == 9 and "Monotonic-tfr-0.5" in text
+
+
+def test_flags_of_a_study_with_several_values_are_axes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(study, "study", lambda config, out, **more: asked.append((config, out, more)))
+    cli.parse(["study", "--kl-anneal-cycle", "4", "10", "--out", "x", "--seed", "1", "2", "--no_mirror", "--mirror",
+               "--tfr=0.5", "--width", "8", "--xla"])()
+    ((config, out, more),) = asked
+    assert out == "x" and more == {"minutes_per_run": 0.0, "axes": {
+        "kl_anneal_cycle": [4, 10], "seed": [1, 2], "mirror": [False, True], "tfr": [0.5]}}
+    assert config == Config(**PRESETS["study"] | {"width": 8, "xla": True}, preset="study")

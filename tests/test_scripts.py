@@ -132,7 +132,7 @@ def test_help_groups_the_flags_and_names_the_program(program, tmp_path):
     (["export-torch", "--model", "nowhere", "--out", "x"], "nowhere/config.json: cannot be read"),
     (["evaluate", "--model", "nowhere"], "nowhere: no SavedModel in this folder"),
     (["compare", "nowhere", "--out", "x"], "nowhere: no config.json in this folder"),
-    (["study", "--out", "x", "--tfr", "0"], "--tfr cannot be given to a study"),
+    (["study", "--out", "x", "--tfr", "2"], "--tfr must be at most 1"),
     (["study"], "--out"),
     (["fly"], "'fly'"),
 ])

@@ -1,17 +1,21 @@
-"""Compare training runs: figures, and a table of final and best scores, made only from the folders of the runs.
+"""Compare training runs: figures, and tables of final and best scores, made only from the folders of the runs.
 
-Legends show only the settings in which the runs differ. This module does not import TensorFlow.
+Legends show only the settings in which the runs differ. Runs that differ in the seed only are a group: the figures show
+its mean and its range. This module does not import TensorFlow.
 """
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import LogFormatter
 
-from cvae_tf.config import STUDIO, Config, load_config
+from cvae_tf.config import Config, load_config
 from cvae_tf.errors import InputError, printable
 from cvae_tf.evaluation.plots import Line, line_figure, save_figure
 from cvae_tf.evaluation.tables import markdown
+from cvae_tf.experiments.grid import effective
+from cvae_tf.experiments.seeds import best_settings, by_seed, draw_bands, over_seeds, seeds_table
 from cvae_tf.files import atomic, check_paths, check_replaceable, read_csv, write_csv
 from cvae_tf.training.run import RunFolders
 
@@ -89,28 +93,14 @@ def _columns(path, names):
         raise InputError(f"{path}: a cell must hold a number or nothing ({error})") from error
 
 
+def planned_run(config, beta, teacher_forcing):
+    """The `Run` of ``config`` before its training: only its schedules, the arguments of `EpochSchedules`."""
+    epochs = np.arange(config.num_epoch)
+    columns = {"epoch": epochs, "beta": np.array(beta), "tfr": np.array([teacher_forcing(epoch) for epoch in epochs])}
+    return Run(Path(config.run_dir).name, Path(config.run_dir), config, columns, {}, {})
+
+
 # ---------------------------------------------------------------------- differences between runs
-
-def _effective(config):
-    """The settings that had an effect on the run, by name; the other settings cannot explain a difference."""
-    settings = dataclasses.asdict(config)
-    idle = ["preset", "run_dir", "export_dir", "max_minutes", "checkpoint_minutes", "val_every"]
-    if config.data_dir != STUDIO:
-        idle += ["studio_sequences", "studio_seed", "studio_variety", "studio_lamp"]
-    if not config.fast_train:
-        idle += ["fast_partial", "fast_train_epoch"]
-    idle += ["F_dim", "L_dim", "D_out_dim", "batch_norm"] if config.network == "unet" else ["width", "narrow_posterior"]
-    if config.kl_anneal_type != "Cyclical":
-        idle += ["kl_anneal_cycle"]
-    if not config.tfr:
-        idle += ["tfr_d_step", "tfr_sde", "tfr_draw"]
-    elif not config.tfr_d_step or config.tfr_sde >= config.num_epoch:
-        settings["tfr_d_step"] = 0.0
-        idle += ["tfr_sde"]
-    if config.optim != "AdamW":
-        idle += ["weight_decay"]
-    return {name: value for name, value in settings.items() if name not in idle}
-
 
 def _phrase(name, value):
     if name in ("kl_anneal_type", "network", "data_dir", "optim"):
@@ -128,7 +118,7 @@ def labels(runs, names=SETTINGS):
     Returns:
         A list of texts, in the order of ``runs``; runs that do not differ have equal texts.
     """
-    settings = [_effective(run.config) for run in runs]
+    settings = [effective(run.config) for run in runs]
     differ = [name for name in names if len({repr(one[name]) for one in settings if name in one}) > 1]
     return [", ".join(_phrase(name, one[name]) for name in differ if name in one) for one in settings]
 
@@ -188,6 +178,26 @@ def _per_frame(run, label):
             for name, text, faint in (("prior", label, False), ("copy-first", "copy-first", True)) if run.curves]
 
 
+class _Plain(LogFormatter):
+    """Ticks of a logarithmic axis as plain numbers, as `plots` turns formulas off, in which Matplotlib writes them."""
+
+    def __call__(self, x, pos=None):
+        return super().__call__(x, pos) and f"{x:g}"
+
+
+def _figure(panels, xlabel, ylabel, log):
+    figure = line_figure(panels, xlabel, ylabel, log=log)
+    draw_bands(figure, panels)
+    for axes in figure.axes[:len(panels)][-3:]:  # the lowest of each of up to three columns
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(xlabel)
+    for axes in figure.axes:
+        if axes.get_yscale() == "log":
+            axes.yaxis.set_major_formatter(_Plain())
+            axes.yaxis.set_minor_formatter(_Plain())
+    return figure
+
+
 def _schedule(column, factor, runs):
     """One panel that shows each schedule of ``column`` once; among equal settings, the longest run is shown."""
     drawn = {}
@@ -216,13 +226,19 @@ _SCHEDULES = {  # figure -> settings that label its curves, column of ``metrics.
 FIGURES = (*_CURVES, *_SCHEDULES)
 
 
+def schedule_figures(runs):
+    """The part of `figures` that shows the schedules of beta and of teacher forcing."""
+    panels = {name: (_schedule(column, factor, runs), label) for name, (factor, column, label) in _SCHEDULES.items()}
+    return {name: line_figure(lines, "epoch", label) for name, (lines, label) in panels.items() if lines}
+
+
 def figures(runs):
     """A dict from name (one of `FIGURES`) to Matplotlib figure. Figures without a line are left out."""
-    panels = {name: (panels_by(factor, runs, lines), *axes) for name, (factor, lines, *axes) in _CURVES.items()}
-    panels |= {name: (_schedule(column, factor, runs), "epoch", label, False)
-               for name, (factor, column, label) in _SCHEDULES.items()}
-    return {name: line_figure(lines, xlabel, ylabel, log=log)
-            for name, (lines, xlabel, ylabel, log) in panels.items() if any(lines.values())}
+    groups = by_seed(runs)
+    panels = {name: (panels_by(factor, groups, over_seeds(lines)), *axes)
+              for name, (factor, lines, *axes) in _CURVES.items()}
+    return {name: _figure(lines, *axes) for name, (lines, *axes) in panels.items() if any(lines.values())
+            } | schedule_figures(runs)
 
 
 def table(runs):
@@ -251,7 +267,9 @@ def table(runs):
 
 
 def compare(runs, out):
-    """Compare training runs: write figures (PNG and PDF) and a table (CSV and Markdown), and print the table.
+    """Compare training runs: write figures (PNG and PDF) and tables (CSV and Markdown), and print the tables.
+
+    The table of seeds is written if runs differ in the seed only.
 
     Args:
         runs: folders of runs.
@@ -262,15 +280,22 @@ def compare(runs, out):
     """
     check_paths({"RUN": [Path(run) for run in runs]}, {"--out": out})
     written = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
-    check_replaceable(out, ["table.csv", "table.md", *written], "earlier comparison", "--out")
+    check_replaceable(out, ["table.csv", "table.md", "seeds.csv", "seeds.md", *written], "earlier comparison", "--out")
     once = {Path(folder).resolve(): folder for folder in runs}.values()
     runs = _named_apart([load_run(folder) for folder in once])
     with atomic(out) as unfinished:
         unfinished.mkdir()
-        header, rows = table(runs)
-        write_csv(unfinished / "table.csv", header, rows)
-        (unfinished / "table.md").write_text(markdown(header, rows), encoding="utf-8")
+        groups = by_seed(runs)
+        tables = {"table": table(runs)}
+        if len(groups) < len(runs):
+            tables["seeds"] = seeds_table(groups, _full_labels(groups))
+        for name, (header, rows) in tables.items():
+            write_csv(unfinished / f"{name}.csv", header, rows)
+            (unfinished / f"{name}.md").write_text(markdown(header, rows), encoding="utf-8")
         for name, figure in figures(runs).items():
             save_figure(figure, unfinished / name)
-    print(markdown(header, rows), end="")
-    print(f"{out}: figures (PNG, PDF) and a table (CSV, Markdown) of {len(runs)} run{'s' * (len(runs) > 1)}")
+    print("\n".join(markdown(*one) for one in tables.values()), end="")
+    if "seeds" in tables:
+        print(*map(printable, best_settings(groups, _full_labels(groups))), sep="\n")
+    print(f"{out}: figures (PNG, PDF) and {'a table' if len(tables) == 1 else 'two tables'} (CSV, Markdown) of "
+          f"{len(runs)} run{'s' * (len(runs) > 1)}")

@@ -1,7 +1,7 @@
-"""The report's study: train each beta schedule with each teacher-forcing schedule, and compare the runs.
+"""A study: train the runs of a grid one after the other, and compare them. The default grid is the report's.
 
-The nine runs have the same data, seed and number of steps, and are trained one after the other. The same command
-continues a stopped study.
+The report trains each beta schedule with each teacher-forcing schedule. Any setting can be a further axis of the grid.
+The runs share all other settings. The same command continues a stopped study; with more values, it extends the study.
 """
 
 import contextlib
@@ -14,27 +14,22 @@ from pathlib import Path
 
 from cvae_tf.config import PRESETS, Config, check_ranges
 from cvae_tf.errors import InputError, Interrupted, printable
+from cvae_tf.experiments.grid import VARIED, all_values, report_axes, runs_of
 from cvae_tf.files import atomic, check_paths, check_replaceable, plain, read_csv
-from cvae_tf.model.schedules import KL_ANNEAL_TYPES
 from cvae_tf.training.run import RunFolders
 
-FORCING = {"1.0-decaying": dict(tfr=1.0), "0.5": dict(tfr=0.5, tfr_d_step=0.0), "0": dict(tfr=0.0)}
-VARIED = ("kl_anneal_type", "tfr", "tfr_d_step")  # settings in which the runs differ
-CHOSEN = ("run_dir", "export_dir", "max_minutes", "fresh", *VARIED)  # flags of train.py that a study sets itself
 CALIBRATION_STEPS = 8
 
 
-def plan(config, out):
-    """The configurations of the nine runs, in training order.
+def plan(config, out, axes=None, minutes_per_run=0.0):
+    """The configurations of the runs of a study, in training order; see `grid.runs_of`.
 
-    Args:
-        config: `Config` with the settings that the runs share.
-        out: folder of the study, which will hold the folders of the runs and of their models.
+    The arguments and errors are those of `study`. If ``out`` holds this study already, its runs keep their names.
     """
-    return [dataclasses.replace(config, kl_anneal_type=annealing, **forcing, max_minutes=0.0,
-                                run_dir=str(Path(out) / "runs" / f"{annealing}-tfr-{name}"),
-                                export_dir=str(Path(out) / "models" / f"{annealing}-tfr-{name}"))
-            for annealing in KL_ANNEAL_TYPES for name, forcing in FORCING.items()]
+    runs = runs_of(_shared_settings(config, out, minutes_per_run, axes), out, axes or {})
+    for run in runs:
+        check_paths(run.inputs(), {"--out": out})
+    return runs
 
 
 def steps_for(config, minutes):
@@ -52,40 +47,52 @@ def steps_for(config, minutes):
     return min(max(1, round(60 * minutes / seconds / config.num_epoch)), 100_000)
 
 
-def study(config, out, minutes_per_run=0.0):
+def study(config, out, minutes_per_run=0.0, axes=None):
     """Train the unfinished runs of the study one after the other, then compare all runs.
 
     Args:
-        config: `Config` with the settings that the runs share. `CHOSEN` settings in it have no effect.
+        config: `Config` with the settings that the runs share. `grid.CHOSEN` settings in it have no effect, nor have
+            `grid.VARIED` settings unless ``axes`` replaces their axis.
         out: folder of the study: ``runs/``, ``models/``, ``comparison/``, and the shared settings in ``study.json``. An
-            existing study there is continued.
+            existing study there is continued, and extended by further values in ``axes``.
         minutes_per_run: duration of a run in minutes, from 0 to 10,000. If above 0, it determines the number of steps
-            per epoch. The duration of a step is measured once, at the start of the study.
+            per epoch. The duration of a step is measured once, with ``config``, at the start of the study.
+        axes: setting -> list of its values, as in `plan`; None: the report's grid.
 
     Raises:
         InputError: a value is out of range, ``out`` holds another study, or a run cannot be trained.
     """
     check_ranges(dict(minutes_per_run=(0, 10_000)), minutes_per_run=minutes_per_run)
-    check_paths(config.inputs(), {"--out": out})
-    if not (Path(out) / "study.json").exists():
-        check_replaceable(out, [], "study", "--out")  # a new study needs an empty folder
+    axes = axes or {}
+    runs = plan(config, out, axes, minutes_per_run)
+    settings = Path(out) / "study.json"
+    if not settings.exists():
+        check_replaceable(out, ["schedules"], "study", "--out")  # a new study needs an empty folder
     if config.deterministic:
         from cvae_tf.training.build import make_deterministic
 
         make_deterministic()  # must come before TensorFlow starts below
-    command = _command(config, out, minutes_per_run)
-    runs = plan(_shared_settings(config, out, minutes_per_run), out)
+    command = _command(config, out, minutes_per_run, axes)
+    shared = _shared_settings(config, out, minutes_per_run, axes)
+    if minutes_per_run and not settings.exists():
+        shared = dataclasses.replace(shared, steps_per_epoch=steps_for(shared, minutes_per_run))
+    record = json.dumps({"minutes_per_run": minutes_per_run, "axes": axes, **dataclasses.asdict(shared)}, indent=2)
+    if not settings.exists() or settings.read_text(encoding="utf-8") != record:  # a new study, or further values
+        _check_data(runs)
+        with atomic(settings) as unfinished:
+            unfinished.write_text(record, encoding="utf-8")
+    runs = plan(config, out, axes, minutes_per_run)
     began, trained = time.monotonic(), 0
     for number, run in enumerate(runs, 1):
         name = Path(run.run_dir).name
         if _finished(run):
             print(f"study: run {number} of {len(runs)}, {name}, is finished already", flush=True)
             continue
-        left = (f"; about {(time.monotonic() - began) / trained * (len(runs) - number + 1) / 60:.0f} minutes left"
-                if trained else "")
+        todo = sum(not _finished(later) for later in runs[number - 1:])
+        left = f"; about {(time.monotonic() - began) / trained * todo / 60:.0f} minutes left" if trained else ""
         print(f"\nstudy: run {number} of {len(runs)}, {name}{left}", flush=True)
         with _explaining_how_to_continue(command):
-            _train(run, command)
+            _train(run, command, dict.fromkeys([*VARIED, *axes]))
         trained += 1
     from cvae_tf.experiments.compare import compare  # imports Matplotlib
 
@@ -94,43 +101,71 @@ def study(config, out, minutes_per_run=0.0):
     print(f"TensorBoard   tensorboard --logdir {Path(out) / 'runs'}   (the page HParams lists settings and PSNR)")
 
 
-def _shared_settings(config, out, minutes_per_run):
-    """The settings that the runs share: checked and saved for a new study, compared for an existing study."""
-    settings = Path(out) / "study.json"
-    asked = {"minutes_per_run": minutes_per_run, **dataclasses.asdict(config)}
-    if settings.exists():
-        try:
-            saved = json.loads(plain(settings).read_text(encoding="utf-8"))
-            steps = saved["steps_per_epoch"]
-            if minutes_per_run == saved["minutes_per_run"] > 0:
-                asked["steps_per_epoch"] = steps
-            differ = [name for name in asked if name not in CHOSEN and asked[name] != saved[name]]
-        except Exception as error:
-            raise InputError(f"{settings}: not the settings of a study ({error}); choose another --out") from error
-        if differ:
-            raise InputError(f"{out}: this study was begun with --{differ[0]} {saved[differ[0]]}, now it is "
-                             f"{asked[differ[0]]}; give the same value, or another --out")
-        return dataclasses.replace(config, steps_per_epoch=steps)
+def draw_schedules(config, out, axes=None, minutes_per_run=0.0):
+    """Draw beta and the teacher-forcing ratio by epoch of the runs of a study, without training.
+
+    Writes PNG and PDF files into ``out/schedules``. The arguments and errors are those of `study`.
+    """
+    from cvae_tf.evaluation.plots import save_figure
+    from cvae_tf.experiments.compare import planned_run, schedule_figures
+    from cvae_tf.training.build import epoch_schedules
+
+    runs = plan(config, out, axes, minutes_per_run)
+    made = schedule_figures([planned_run(run, **epoch_schedules(run)) for run in runs])
+    folder = Path(out) / "schedules"
+    check_replaceable(folder, [f"{name}.{kind}" for name in made for kind in ("png", "pdf")], "drawing of schedules",
+                      "--out")
+    with atomic(folder) as unfinished:
+        unfinished.mkdir()
+        for name, figure in made.items():
+            save_figure(figure, unfinished / name)
+    print(f"{folder}: the schedules of {len(runs)} runs (PNG, PDF)")
+
+
+def _check_data(runs):
+    """Read the data of the runs, each once, so that unusable data end the study before anything is written."""
     from cvae_tf.training.build import load_data
 
-    load_data(config)  # fails on unusable data before anything is written
-    if minutes_per_run:
-        config = dataclasses.replace(config, steps_per_epoch=steps_for(config, minutes_per_run))
-    with atomic(settings) as unfinished:
-        unfinished.write_text(json.dumps({"minutes_per_run": minutes_per_run, **dataclasses.asdict(config)}, indent=2))
-    return config
+    data = [spec.name for spec in dataclasses.fields(Config) if spec.metadata["group"] == "data"]
+    for run in {tuple(getattr(run, name) for name in data): run for run in runs}.values():
+        load_data(run)
 
 
-def _command(config, out, minutes_per_run):
+def _shared_settings(config, out, minutes_per_run, axes=None):
+    """The settings that the runs share: ``config``, or the settings with which the study in ``out`` was begun."""
+    axes, settings = axes or {}, Path(out) / "study.json"
+    if not settings.exists():
+        return config
+    own = dataclasses.asdict(config)
+    asked = {"minutes_per_run": [minutes_per_run], **all_values(own, axes)}
+    try:
+        saved = json.loads(plain(settings).read_text(encoding="utf-8"))
+        was = {"minutes_per_run": [saved["minutes_per_run"]],
+               **all_values({name: saved[name] for name in own}, saved.get("axes", {}))}
+        if minutes_per_run == saved["minutes_per_run"] > 0:
+            asked["steps_per_epoch"] = was["steps_per_epoch"]
+        differ = [name for name in was if any(value not in asked.get(name, []) for value in was[name])]
+        first, now = ([" ".join(map(str, each.get(name, ["its default"]))) for name in differ] for each in (was, asked))
+        found = dataclasses.replace(config, **{name: saved[name] for name in ("steps_per_epoch", *axes)})
+    except Exception as error:
+        raise InputError(f"{settings}: not the settings of a study ({error}); choose another --out") from error
+    if differ:
+        raise InputError(f"{out}: this study was begun with --{differ[0]} {first[0]}, now it is {now[0]}; keep its "
+                         "values, to which others may be added, or choose another --out")
+    return found
+
+
+def _command(config, out, minutes_per_run, axes=None):
     """The command line that begins or continues a study."""
-    words = {"out": out, "preset": config.preset} | ({"minutes_per_run": minutes_per_run} if minutes_per_run else {})
-    preset = Config(**PRESETS[config.preset], preset=config.preset)
-    words |= {name: value for name, value in dataclasses.asdict(config).items()
-              if name not in CHOSEN and value != getattr(preset, name)}
+    axes, preset = axes or {}, dataclasses.asdict(Config(**PRESETS[config.preset], preset=config.preset))
+    words = {"out": [out], "preset": [config.preset]}
+    words |= {"minutes_per_run": [minutes_per_run]} if minutes_per_run else {}
+    words |= {name: values for name, values in all_values(dataclasses.asdict(config), axes).items()
+              if name in axes or name not in report_axes(axes) and values != [preset[name]]}
     if minutes_per_run:
         words.pop("steps_per_epoch", None)  # determined by ``minutes_per_run``
-    flags = [[f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-             for name, value in words.items()]
+    flags = [[f"--{'' if value else 'no_'}{name}" for value in values] if isinstance(values[0], bool) else
+             [f"--{name}", *map(str, values)] for name, values in words.items()]
     return shlex.join(["python", "-m", "cvae_tf", "study", *(word for flag in flags for word in flag)])
 
 
@@ -148,7 +183,7 @@ def _explaining_how_to_continue(command):
         raise
 
 
-def _train(config, command):
+def _train(config, command, varied):
     import keras
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
@@ -160,9 +195,9 @@ def _train(config, command):
         scores = [hparams.Metric(f"epoch_psnr_{name}", group="validation", display_name=f"val_psnr_{name}")
                   for name in ("prior", "posterior", "copy_first")]
         with tf.summary.create_file_writer(str(runs)).as_default():
-            hparams.hparams_config([hparams.HParam(name) for name in VARIED], scores)
+            hparams.hparams_config([hparams.HParam(name) for name in varied], scores)
     keras.backend.clear_session()  # frees the memory of the previous run
-    tf.get_logger().setLevel("ERROR")  # nine models in one process make TensorFlow warn of retracing
+    tf.get_logger().setLevel("ERROR")  # many models in one process make TensorFlow warn of retracing
     train(config, command=command)
 
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from matplotlib.colors import to_rgb
 
 from cvae_tf.config import PRESETS, Config
 from cvae_tf.errors import InputError
@@ -22,6 +23,7 @@ from cvae_tf.experiments.compare import (
     panels_by,
     table,
 )
+from cvae_tf.experiments.seeds import best_settings, by_seed, seeds_table
 from cvae_tf.experiments.study import plan
 from cvae_tf.files import write_csv
 from cvae_tf.model.schedules import beta_table, linear_decay
@@ -144,6 +146,81 @@ def test_data_sets_and_runs_of_one_name_are_told_apart(tmp_path, unrendered):
     compare([*folders, folders[0]], tmp_path / "out")  # one of them twice
     rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
     assert [(row["run"], row["settings"]) for row in rows] == [("x/demo-1", "/x/LAB"), ("y/demo-1", "/y/LAB")]
+
+
+@pytest.fixture(scope="module")
+def seeded_runs(tmp_path_factory):
+    """Three seeds without, and two seeds with teacher forcing; PSNR and loss are moved by the last number."""
+    root = tmp_path_factory.mktemp("seeds")
+    return [load_run(_write_run(root / f"{tfr}-{seed}", dataclasses.replace(STUDY, tfr=tfr, seed=seed), offset=offset))
+            for tfr, seed, offset in [(0.0, 0, 0.0), (0.0, 1, 1.0), (0.0, 2, 5.0), (0.5, 8, 2.0), (0.5, 9, 2.5)]]
+
+
+def test_the_scores_of_runs_that_differ_in_the_seed_only_are_gathered(seeded_runs):
+    groups = by_seed(seeded_runs)
+    assert [[run.name for run in group.runs] for group in groups] == [["0.0-0", "0.0-1", "0.0-2"], ["0.5-8", "0.5-9"]]
+    _, rows = seeds_table(groups, ["free", "forced"])
+    # The best validations are 20, 21 and 25 dB: the sample's variance is (4 + 1 + 9) / 2. The last are 14.4 dB lower.
+    assert rows == [["free", 3, "22.00", "20.00", "25.00", "2.65", "7.60", "5.60", "10.60", "2.65"],
+                    ["forced", 2, "22.25", "22.00", "22.50", "", "7.85", "7.60", "8.10", ""]]
+    best, after = best_settings(groups, ["free", "forced"])
+    assert "forced: mean 22.25 dB, from 22.00 to 22.50, n = 2" in best and after.endswith("overlap")
+    _, after = best_settings([groups[1], *by_seed(seeded_runs[:1])], ["forced", "free"])
+    assert "n = 1" in after and "overlap" not in after
+
+
+def test_curves_of_seeds_are_their_mean_and_range(seeded_runs):
+    figure = figures(seeded_runs)["2_validation_psnr_by_teacher_forcing"]
+    axes, parabola = figure.axes[0], np.array([20 - (epoch - 1 - 7) ** 2 / 10 for epoch in range(2, 21, 2)])
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines) == ["tfr 0.0", "copy-first", "tfr 0.5"]  # no label names a seed
+    np.testing.assert_allclose(lines["tfr 0.0"].get_ydata(), parabola + 2)
+    np.testing.assert_allclose(lines["tfr 0.5"].get_ydata(), parabola + 2.25)
+    assert len(axes.collections) == 2  # copy-first has no band
+    for band, label, low, high in zip(axes.collections, ("tfr 0.0", "tfr 0.5"), (0, 2), (5, 2.5), strict=True):
+        (path,) = band.get_paths()
+        edges = {x: path.vertices[path.vertices[:, 0] == x, 1] for x in range(2, 21, 2)}
+        np.testing.assert_allclose([[min(edges[x]), max(edges[x])] for x in edges],
+                                   np.transpose([parabola + low, parabola + high]))
+        np.testing.assert_allclose(band.get_facecolor()[0, :3], to_rgb(lines[label].get_color()))
+
+
+def test_a_mean_ends_where_the_first_of_its_runs_has_stopped(tmp_path):
+    runs = [load_run(_write_run(tmp_path / f"s{seed}", dataclasses.replace(STUDY, seed=seed), epochs, offset=seed))
+            for seed, epochs in ((0, 20), (1, 5))]
+    (panel,) = _drawn(figures(runs)["6_mse"]).values()
+    x, y = panel["2 seeds"]
+    assert x == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(y, [1 / epoch + 0.5 for epoch in x])
+
+
+def test_equal_runs_of_one_seed_stay_apart(tmp_path):
+    runs = [load_run(_write_run(tmp_path / name, STUDY)) for name in "ab"]
+    other = load_run(_write_run(tmp_path / "c", dataclasses.replace(STUDY, lr=0.5, seed=1)))
+    assert [len(group.runs) for group in by_seed([*runs, other])] == [1, 1, 1]
+    assert labels(by_seed([*runs, other])) == labels([*runs, other])
+
+
+def test_runs_that_differ_in_the_seed_get_a_second_table(seeded_runs, tmp_path, unrendered, capsys):
+    folders = [run.path for run in seeded_runs]
+    compare(folders, tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "seeds.csv").read_text().splitlines()))
+    assert [(row["settings"], row["n"], row["best_sd"]) for row in rows] == [
+        ("tfr 0.0", "3", "2.65"), ("tfr 0.5", "2", "")]
+    text = capsys.readouterr().out
+    assert (tmp_path / "out" / "seeds.md").read_text() in text and "Best by mean" in text
+    compare(folders[2:4], tmp_path / "out")  # replaces the comparison with one of one seed each
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["table.csv", "table.md"]
+    assert "Best by mean" not in capsys.readouterr().out
+
+
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers_and_each_column_has_an_axis(study_runs):
+    more = dataclasses.replace(study_runs[0], config=dataclasses.replace(study_runs[0].config, kl_anneal_cycle=3))
+    figure = figures([*study_runs, more])["1_training_loss_by_teacher_forcing"]
+    figure.canvas.draw()
+    ticks = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels(which="both")]
+    assert "1" in ticks and all(text == "" or float(text) > 0 for text in ticks)
+    assert [axes.get_xlabel() for axes in figure.axes if axes.get_visible()] == ["", "epoch", "epoch", "epoch"]
 
 
 def test_schedules_of_other_lengths_are_both_drawn(tmp_path):
