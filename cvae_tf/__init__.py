@@ -7,16 +7,16 @@ loaded already, the model classes are loaded at once, so that ``keras.models.loa
 import importlib
 import sys
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HOME = {
     "CVAE": "model.cvae", "UNet": "model.unet", "LabNetwork": "lab.network", "load_footage": "data.footage",
     "cyclical": "model.schedules", "monotonic": "model.schedules", "constant": "model.schedules",
-    "linear_decay": "model.schedules", "EpochSchedules": "training.callbacks", "Config": "config",
-    "train": "training.loop", "ExportedModel": "inference.exported_model", "predict": "inference.predict",
-    "evaluate": "evaluation.evaluate", "compare": "experiments.compare", "study": "experiments.study",
-    "psnr_per_frame": "evaluation.metrics", "write_gif": "data.film", "prepare": "preparation.prepare",
-    "KeyPoints": "pose.keypoints",
+    "linear_decay": "model.schedules", "EpochSchedules": "training.callbacks", "Muon": "training.muon",
+    "Config": "config", "train": "training.loop", "ExportedModel": "inference.exported_model",
+    "predict": "inference.predict", "evaluate": "evaluation.evaluate", "compare": "experiments.compare",
+    "study": "experiments.study", "psnr_per_frame": "evaluation.metrics", "write_gif": "data.film",
+    "prepare": "preparation.prepare", "KeyPoints": "pose.keypoints",
 }
 __all__ = list(_HOME)
 
@@ -36,3 +36,4 @@ if "keras" in sys.modules:
     from cvae_tf.lab import network as _network  # noqa: F401
     from cvae_tf.model import cvae as _cvae  # noqa: F401
     from cvae_tf.model import unet as _unet  # noqa: F401
+    from cvae_tf.training import muon as _muon  # noqa: F401

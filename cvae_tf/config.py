@@ -63,6 +63,8 @@ class Config:
                          "clip's first frame", choices=("sequence", "clip"))
     mirror: bool = _flag(False, "data", "mirroring of random training clips, half of them, with the colours of left "
                          "and right limbs exchanged; for poses in the colours of the lab or the studio")
+    zoom: float = _flag(1.0, "data", "largest enlargement of random training clips, a quarter of them, around the "
+                        "person; 1: none", low=1, high=10)
     partial: float = _flag(1.0, "data", "share of the training frames to use, counted from the first", low=0, high=1)
     fast_train: bool = _flag(False, "data", "fewer training frames in the first epochs")
     fast_partial: float = _flag(0.4, "data", "share of the training frames in use in the first epochs of --fast_train",
@@ -86,6 +88,10 @@ class Config:
     D_out_dim: int = _flag(defaults.D_OUT_DIM, "network", "lab: channels after decoder fusion", low=2, high=4096)
     prior: str = _flag("standard", "network", "prior of the latent: N(0, I), or (unet) learned from the frame before "
                        "and the pose", choices=("standard", "learned"))
+    limb_planes: bool = _flag(True, "network", "unet: drawn poses are read as one plane for each limb, by the "
+                              "colours of the lab or the studio; other poses are read as RGB images")
+    mirror_average: bool = _flag(False, "network", "unet: each generated frame is the mean of the network's frame and "
+                                 "of its frame of the mirrored scene, for twice the time; with --mirror")
     batch_norm: str = _flag("inference", "network", "lab: statistics that normalise poses outside training: the "
                             "running ones, or those of the batch as in training", choices=("inference", "train"))
 
@@ -107,13 +113,15 @@ class Config:
     tfr_draw: str = _flag(defaults.TEACHER_FORCING_DRAW, "objective", "unit of a teacher-forcing draw: a batch (the "
                           "report), an epoch (the lab) or each frame (scheduled sampling)",
                           choices=("batch", "epoch", "frame"))
+    disturbed: float = _flag(defaults.DISTURBED, "objective", "share of training clips that begin with a disturbed "
+                             "previous frame, so that a film recovers from any frame", low=0, high=1)
     gradient_through_time: bool = _flag(False, "objective", "gradient through fed-back frames; otherwise the "
                                         "gradient stops there")
     chunk_length: int = _flag(defaults.CHUNK_LENGTH, "objective", "time steps of a clip that run as one batch: the "
                               "same gradient with more memory; 0: the network's own choice", low=0, high=100_000)
 
     batch_size: int = _flag(4, "optimiser", "number of clips in a batch", low=1, high=65_536)
-    optim: str = _flag("AdamW", "optimiser", "optimiser; Muon orthogonalises the updates of convolution kernels, and "
+    optim: str = _flag("Muon", "optimiser", "optimiser; Muon orthogonalises the updates of convolution kernels, and "
                        "is AdamW for other weights", choices=("Adam", "AdamW", "Muon"))
     lr: float = _flag(defaults.LEARNING_RATE, "optimiser", "highest learning rate")
     lr_schedule: str = _flag("cosine", "optimiser", "schedule of the learning rate; milestones: divided by 10 from "
@@ -177,19 +185,21 @@ PRESETS = {
     # The report's final setting on the lab's template: its network, schedules, data order and optimiser.
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
                 kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0,
-                batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0, clip_norm=1.0),
+                batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0, clip_norm=1.0,
+                disturbed=0.0),
     # A small version of a run in the report's study: the same schedules and 70 epochs, with few steps per epoch.
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
-                  kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, lr=1e-3, clip_norm=1.0),
+                  kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, optim="AdamW", lr=1e-3, clip_norm=1.0),
     # The best known setting for the lab's data.
-    "best": dict(num_epoch=70, val_every=10, width=32, mirror=True),
+    "best": dict(num_epoch=70, val_every=10, width=32, mirror=True, mirror_average=True, zoom=2.5),
     # For footage that the poses do not determine, so that the latent must carry information. There is one validation,
     # at the end: a single varied sample has a lower PSNR than the mean of all possible frames, so the best of several
     # validations would be an early model that predicts this mean. Latent dimensions are few, because the prior samples
     # them independently: if many dimensions encode one choice, samples lie in the middle between its alternatives.
     "stochastic": dict(num_epoch=32, steps_per_epoch=140, val_every=32, train_vi_len=8, studio_sequences=128,
                        studio_lamp=True, width=16, N_dim=3, prior="learned", kl_anneal_type="Monotonic",
-                       kl_anneal_start=12, narrow_posterior=True, batch_size=8, lr=3e-3),
+                       kl_anneal_start=12, narrow_posterior=True, batch_size=8, optim="AdamW", lr=3e-3,
+                       limb_planes=False, disturbed=0.0),  # a colour must be read from the frame before
 }
 
 

@@ -42,7 +42,7 @@ def make_model(network=None, lr=1e-3, **options):
     keras.utils.set_random_seed(1)
     network = network or UNet(width=4, N_dim=2)
     give_colours(network)
-    model = CVAE(network, **options)
+    model = CVAE(network, **{"disturbed": 0.0} | options)
     model.compile(keras.optimizers.Adam(lr))
     return model
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cvae_tf.data import mirror
+from cvae_tf.data.zoom import zoomed
 from cvae_tf.errors import InputError
+
+ZOOMED = 0.25  # share of the clips that are enlarged
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,11 @@ class Clips:
         context: ``"sequence"``: the context frame is any frame of the clip's sequence; ``"clip"``: it is the clip's
             first frame.
         mirror: mirror half of the clips, at random.
+        zoom: enlarge a quarter of the clips, at random, by factors up to ``zoom``; 1: none. See `zoomed`.
         share: fraction of the frames in use, from the first frame on.
         early_share, early_epochs: a smaller fraction for the first ``early_epochs`` epochs (``--fast_train``).
         steps_per_epoch: batches in an epoch; 0: as many as are needed to hold each frame once.
-        seed: seed of the order, of the context frames and of the mirroring.
+        seed: seed of the order, of the context frames, of the mirroring and of the enlargements.
 
     Raises:
         InputError: the footage is too short for one clip, or ``mirror`` is set, and palette and key points are unknown.
@@ -36,6 +40,7 @@ class Clips:
     order: str = "random"
     context: str = "sequence"
     mirror: bool = False
+    zoom: float = 1.0
     share: float = 1.0
     early_share: float = 1.0
     early_epochs: int = 0
@@ -105,6 +110,10 @@ class Clips:
                 poses[chosen] = self.footage.mirrored_poses[times[chosen]]
             else:
                 poses[chosen] = mirror.mirrored(poses[chosen], self.footage.palette)
+        if self.zoom > 1:
+            for clip in np.flatnonzero(random.random(self.batch_size) < ZOOMED):
+                frames[clip], poses[clip], context[clip] = zoomed(frames[clip], poses[clip], context[clip], random,
+                                                                  self.zoom)
         return {"frames": frames, "poses": poses, "context": context}
 
     def _choose(self, step, random):

@@ -54,7 +54,13 @@ class Footage:
             mirrored = self.key_points.cropped((0, 0, *self.key_points.size), (width, height)).mirrored()
             return skeleton.draw(mirrored.joints(), height, width)
 
-    def clips(self, length, batch_size, *, seed=0, context="sequence", mirror=False, steps_per_epoch=0):
+    @property
+    def limb_hues(self):
+        """The hues of the limbs in the poses, for `UNet`; None if their colours are unknown."""
+        return self.palette and skeleton.part_hues(self.palette.style)
+
+    def clips(self, length, batch_size, *, seed=0, context="sequence", mirror=False, zoom=1.0,
+              steps_per_epoch=0):
         """One epoch of batches for Keras's ``fit``.
 
         In the training split, clips begin at random frames, and each iteration over the data set draws new clips. In
@@ -64,7 +70,7 @@ class Footage:
         Args:
             length: frames in a clip.
             batch_size: clips in a batch.
-            seed, context, mirror, steps_per_epoch: as for `Clips`; used for the training split only.
+            seed, context, mirror, zoom, steps_per_epoch: as for `Clips`; used for the training split only.
 
         Returns:
             A `tf.data.Dataset` of dicts of uint8 tensors: ``"frames"`` and ``"poses"`` (B, T, H, W, 3), ``"context"``
@@ -79,8 +85,8 @@ class Footage:
             single = Clips(self, length, 1, order="tiled", context="clip")
             clips = single.dataset(0, single.steps_in_epoch(0))
             return clips.map(lambda batch: {name: array[0] for name, array in batch.items()}).batch(batch_size)
-        clips = Clips(self, length, batch_size, context=context, mirror=mirror, steps_per_epoch=steps_per_epoch,
-                      seed=seed)
+        clips = Clips(self, length, batch_size, context=context, mirror=mirror, zoom=zoom,
+                      steps_per_epoch=steps_per_epoch, seed=seed)
         steps, epochs = clips.steps_in_epoch(0), itertools.count()
 
         def batches():
@@ -167,6 +173,6 @@ def _read_split(root, split, height, width, max_frames):
     sequences = tuple((start, min(length, count - start)) for start, length in sequences if start < count)
     palette, key_points = None, None
     if split == "train":
-        palette = mirror.find_palette(poses[:count])
         key_points = record.key_points_of(root, names) if names else None
+        palette = mirror.LAB if key_points is not None else mirror.find_palette(poses[:count])
     return Footage(frames[:count], poses[:count], sequences, names, checksum, palette, split, key_points)

@@ -26,12 +26,14 @@ class Palette(NamedTuple):
         others: hues of the limbs in the middle of the body.
         farthest: largest mean distance, in degrees, of the coloured pixels from the nearest of these hues. A drawing
             above it has another palette.
+        style: the `skeleton.Style` with these colours.
     """
 
     left: tuple
     right: tuple
     others: tuple
     farthest: float
+    style: skeleton.Style
 
     def distance(self, hues, weights):
         """The distance of a drawing from this palette, in degrees.
@@ -60,10 +62,10 @@ class Palette(NamedTuple):
 # Thigh, shank, foot, forearm and upper arm on each side; spine and head.
 # ``farthest``, measured on windows of 96 poses: real poses in these colours have at most 5.73 degrees, drawings in
 # random, permuted or rainbow colours at least 6.37.
-LAB = Palette((0, 20, 48, 184, 192), (161, 141, 113, 212, 226), (240, 290), 6.3)
+LAB = Palette((0, 20, 48, 184, 192), (161, 141, 113, 212, 226), (240, 290), 6.3, skeleton.LAB)
 # ``farthest``, measured on 96 or more of the studio's poses of at least 16x32 pixels: at most 3.34 degrees. Other
 # colours have at least 3.92 degrees; OpenPose's rainbow is the nearest of them.
-STUDIO = Palette(*skeleton.hues(skeleton.STUDIO), 3.6)
+STUDIO = Palette(*skeleton.hues(skeleton.STUDIO), 3.6, skeleton.STUDIO)
 
 
 def find_palette(poses):

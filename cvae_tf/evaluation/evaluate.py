@@ -14,7 +14,7 @@ from cvae_tf.config import STUDIO, check_ranges, studio_of
 from cvae_tf.data.film import to_uint8
 from cvae_tf.data.images import to_float
 from cvae_tf.data.sequences import load_sequences, split_folder
-from cvae_tf.evaluation import limbs, metrics, summary
+from cvae_tf.evaluation import healing, limbs, metrics, summary
 from cvae_tf.files import check_paths
 
 # A latent dimension is active if its posterior mean has a variance over the data above this (Burda et al., 2016).
@@ -38,6 +38,7 @@ class SequenceResult:
         note: a remark on the sequence for the reader of the report, or an empty string.
         panels: name -> film to show beside the others, (T-1, H, W, 3) uint8.
         limbs: what `limbs.count_limbs` returned; None: the films were not searched for limbs.
+        healing: what `healing.measure_healing` returned for the first sample; None: not measured.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SequenceResult:
     note: str
     panels: dict
     limbs: dict | None = None
+    healing: dict | None = None
 
 
 def measure(frames, film, region):
@@ -87,13 +89,14 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
     """Measure a model on one sequence.
 
     Args:
-        model: an `ExportedModel`, or any object with its methods ``generate`` and ``reconstruct``.
+        model: an `ExportedModel`, or any object with its methods ``generate`` and ``reconstruct``. Without a method
+            ``continue_film``, healing is not measured.
         sequence: a `Sequence` of T frames.
         samples: number of films with z from the prior; film k, from 0, has the seed ``seed + k``, as in `predict`.
             Memory does not grow with ``samples``.
         seed, temperature: seed of the latents and factor on the deviation of z from the prior's mean.
-        progress: function without arguments, called after each of the ``samples + 2`` films, and after the search for
-            limbs.
+        progress: function without arguments, called after each of the ``samples + 2`` films, after the measurement of
+            healing, and after the search for limbs.
         find: the function that finds a person in a frame, as for `limbs.count_limbs`; None: no search for limbs.
 
     Returns:
@@ -119,6 +122,10 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
     progress()
     rebuilt, kl, mean = model.reconstruct(frames, poses)
     progress()
+    healed = None
+    if hasattr(model, "continue_film"):
+        healed = healing.measure_healing(model, frames[0], truth, poses[1:], panels[shown], seed, temperature)
+        progress()
     others = {"posterior": rebuilt, "copy_first": np.broadcast_to(frames[:1], truth.shape),
               "copy_previous_truth": frames[:-1],
               "median_background": np.broadcast_to(np.median(frames, axis=0), truth.shape)}
@@ -132,7 +139,7 @@ def evaluate_sequence(model, sequence, samples=10, seed=0, temperature=1.0, prog
         found = limbs.count_limbs(find, films, sequence.key_points and sequence.key_points[1:])
         progress()
     return SequenceResult(sequence.name, series, distance.root_mean_square(), kl, active, mean[0].size, broken,
-                          sequence.note, panels, found)
+                          sequence.note, panels, found, healed)
 
 
 class _PairwiseDistance:
@@ -194,7 +201,8 @@ def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, tempera
     find = limbs.open_detector() if (limbs.is_installed() if pose_detector is None else pose_detector) else None
     import keras  # slow, as it imports TensorFlow
 
-    films = keras.utils.Progbar(len(sequences) * (samples + 2 + (find is not None)), unit_name="film")
+    steps = samples + 2 + hasattr(model, "continue_film") + (find is not None)
+    films = keras.utils.Progbar(len(sequences) * steps, unit_name="film")
     results = [evaluate_sequence(model, sequence, samples, seed, temperature, lambda: films.add(1), find)
                for sequence in sequences]
     settings = {"model": str(model.path), "data_dir": str(data_dir), "split": str(split), "samples": samples,

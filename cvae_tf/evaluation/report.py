@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cvae_tf.data.film import side_by_side, write_gif
-from cvae_tf.evaluation import limbs
+from cvae_tf.evaluation import healing, limbs
 from cvae_tf.evaluation.plots import Line, line_figure, png
 from cvae_tf.evaluation.tables import markdown
 from cvae_tf.files import atomic, check_replaceable, write_csv
@@ -197,12 +197,30 @@ def _about_limbs(report):
             "row truth is the yardstick, since the detector errs on true frames too.")
 
 
+def _healing(report):
+    found = report["healing"]
+    header = ["previous frame", "PSNR lost (dB)", f"frames until within {healing.TOLERANCE} dB"]
+    rows = [(title, found["disturbances"][name]) for name, title in healing.DISTURBANCES.items()]
+    return header, [[title, _cell(row["lost"]),
+                     f"not in {found['measured']}" if row["frames"] is None else row["frames"]] for title, row in rows]
+
+
+def _about_healing(report):
+    places = report["healing"]["starts"]
+    return (f"{healing.verdict(report['healing'])} The frame that is fed back was replaced by another picture, at "
+            f"{places} place{'s' if places > 1 else ''} in the films of the first sample. PSNR lost: PSNR of the "
+            f"undisturbed film minus PSNR of the disturbed film, mean of frames {healing.AFTER + 1} to "
+            f"{report['healing']['measured']} after the picture, at the worst place.")
+
+
 def as_text(report):
     """Format the report as Markdown for a terminal."""
     steps = list(report["mean"]["prior"]["horizons"])
     few = list(dict.fromkeys([steps[i * (len(steps) - 1) // 4] for i in range(5)]))
     parts = [markdown(*_main_table(report)), markdown(*_horizons(report, "psnr", "{:.2f}", few)),
              markdown(*_lab(report)), markdown(*_latent(report)),
+             *([report["latent"] + "\n"] if report["latent"] else []),
+             *([healing.verdict(report["healing"]) + "\n"] if report["healing"] else []),
              *([markdown(*_limbs(report)) + _about_limbs(report)] if report["limbs"] else []),
              "* made with the true frames that the film is compared with: not a prediction", *report["notes"]]
     return "\n".join(parts)
@@ -240,6 +258,8 @@ def _html(report, plots, results):
                     for name, data in plots.items())
     seen = ("<h2>Limbs</h2>" + _html_table(*_limbs(report)) + f'<p class="small">{escape(_about_limbs(report))}</p>'
             if report["limbs"] else "")
+    healed = ("<h2>Healing</h2>" + _html_table(*_healing(report))
+              + f'<p class="small">{escape(_about_healing(report))}</p>' if report["healing"] else "")
     title = escape(f"{Path(report['model']).name} on {Path(report['data_dir']).name}, {report['split']}")
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -258,7 +278,8 @@ Model {escape(report["model"])}; {escape(settings)}. {escape(made_with)}.</p>
 sequences; private: mean of the others.</p>
 <h2>The latent</h2>{_html_table(*_latent(report))}
 <p class="small">A latent dimension is active if the variance of the posterior's mean over the frames exceeds 0.01.
-Diversity: root mean squared difference of two samples, pixels in [0, 1].</p>
+Diversity: root mean squared difference of two samples, pixels in [0, 1]. {escape(report["latent"])}</p>
+{healed}
 {seen}
 <h2>Films</h2>{"".join(_film(one) for one in results)}
 {drawn}

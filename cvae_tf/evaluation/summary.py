@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cvae_tf.evaluation import limbs, metrics
+from cvae_tf.evaluation import healing, limbs, metrics
 
 ROWS = {  # row -> its title, and whether its film was made from the true frames to predict
     "prior": ("prior z, mean of the samples", False),
@@ -14,7 +14,7 @@ ROWS = {  # row -> its title, and whether its film was made from the true frames
     "copy_previous_truth": ("copy-previous-truth (one-step oracle)", True),
     "median_background": ("median background of the truth (baseline)", True),
 }
-COLLAPSED = 0.01  # nats per frame, below which the latent carries no information
+NOTHING = 0.01  # nats per frame, below which the latent carries no information
 LAB_FRAMES = 600  # the lab scores frames 1 to 600 of each sequence
 LAB_PUBLIC = 3  # the lab's public score: mean of the first three sequences; its private score: mean of the others
 
@@ -84,7 +84,7 @@ def report_of(results, settings):
     sequences = [{"name": one.name, "frames": len(one.kl), "diversity": one.diversity,
                   "kl_nats_per_frame": _mean(one.kl), "active_latents": one.active, "latents": one.latents,
                   "rows": {row: summarise(one.series[row], last) for row in rows},
-                  "limbs": _limbs([one])} for one in results]
+                  "limbs": _limbs([one]), "healing": one.healing} for one in results]
     mean = {row: mean_over_sequences([one["rows"][row] for one in sequences], lengths) for row in rows}
     scores = {row: [one["rows"][row]["lab_score"] for one in sequences] for row in rows}
     whole = min(lengths) >= LAB_FRAMES
@@ -94,7 +94,8 @@ def report_of(results, settings):
     rate = _mean(np.concatenate([one.kl for one in results]))
     titles, uses_truth = ({row: ROWS[row][i] for row in rows} for i in (0, 1))
     return {**settings, "titles": titles, "uses_truth": uses_truth, "kl_nats_per_frame": rate,
-            "notes": _notes(results, rate, whole), "mean": mean, "lab_score": lab, "limbs": _limbs(results),
+            "latent": _latent(rate), "notes": _notes(results, whole), "mean": mean, "lab_score": lab,
+            "limbs": _limbs(results), "healing": healing.merge([one.healing for one in results]),
             "sequences": sequences}
 
 
@@ -104,11 +105,16 @@ def _limbs(results):
     return None if None in found else limbs.shares(found)
 
 
-def _notes(results, rate, whole):
+def _latent(rate):
+    """Why the samples are alike, in words; an empty string if the latent carries information."""
+    if rate is None or rate >= NOTHING:
+        return ""
+    return (f"The latent carries nothing here: {rate:.2g} nats per frame. First frame and poses determine the frames, so "
+            "all samples are alike. Footage with something that the poses leave open needs --preset stochastic.")
+
+
+def _notes(results, whole):
     notes = list(dict.fromkeys(one.note for one in results if one.note))
-    if rate is not None and rate < COLLAPSED:
-        notes.append(f"The latent has collapsed: {rate:.2g} nats per frame. The posterior equals the prior, so z "
-                     "carries no information about a frame.")
     infinite = sum(int(np.sum(~np.isfinite(one.kl))) for one in results)
     if infinite:
         notes.append(f"The KL of {infinite} frames is not finite; the rate is the mean of the others.")

@@ -95,15 +95,40 @@ class ExportedModel:
 
         def extend(poses):
             nonlocal previous, start
-            if start % CHUNK:
-                raise InputError(f"a part of a film must begin after a multiple of {CHUNK} frames, received a part "
-                                 f"after {start} frames")
-            images = {"context_frame": context, "before": previous} | self._checked("T", poses=poses)
-            part = self._run("continue", images, seed=[0, seed], temperature=temperature, start=start)
+            images = {"context_frame": context, "before": previous}  # not clipped to [0, 1], so not checked
+            part = self._continue(images, poses, seed, temperature, start)
             previous, start = part["last"], start + len(poses)
             return part["frames"]
 
         return extend
+
+    def continue_film(self, context_frame, before, poses, seed=0, temperature=1.0, start=0):
+        """Continue a film from any frame.
+
+        Args:
+            context_frame: (H, W, 3), the first frame of the film, uint8 or floats in [0, 1].
+            before: (H, W, 3), the frame before the frames to generate, uint8 or floats in [0, 1].
+            poses: (T, H, W, 3) uint8, or floats in [0, 1]; one pose for each frame to generate.
+            seed, temperature: as for `generate`.
+            start: number of frames generated before, a multiple of `CHUNK`.
+
+        Returns:
+            (T, H, W, 3) float32 in [0, 1]. If ``before`` is the frame that `generate` gives there (``context_frame`` at
+            ``start`` 0), the frames are those from `generate`, but for values that `generate` clips only in its result.
+
+        Raises:
+            InputError: an array has a wrong shape or type, or values outside [0, 1]; or ``start`` is no multiple of
+                `CHUNK`.
+        """
+        images = self._checked(context_frame=context_frame, before=before)
+        return self._continue(images, poses, seed, temperature, start)["frames"]
+
+    def _continue(self, images, poses, seed, temperature, start):
+        if start % CHUNK:
+            raise InputError(f"a part of a film must begin after a multiple of {CHUNK} frames, received a part after "
+                             f"{start} frames")
+        images = images | self._checked("T", poses=poses)
+        return self._run("continue", images, seed=[0, seed], temperature=temperature, start=start)
 
     def reconstruct(self, frames, poses):
         """Reconstruct frames 1 to T-1 with z from the posterior.

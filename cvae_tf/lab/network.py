@@ -245,9 +245,9 @@ class LabNetwork(Network):
     def latent_shape(self, height, width):
         return height, width, self.N_dim
 
-    def chunk_length(self):
+    def chunk_length(self, height, width):
         # On a CPU one frame keeps all cores busy, and larger operations only take more memory.
-        return super().chunk_length() if tf.config.list_physical_devices("GPU") else 1
+        return super().chunk_length(height, width) if tf.config.list_physical_devices("GPU") else 1
 
     def encode_context(self, frame):
         return ()

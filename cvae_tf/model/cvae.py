@@ -22,11 +22,12 @@ from cvae_tf.model import batch, defaults, losses
 from cvae_tf.model.batch import as_float
 from cvae_tf.model.defaults import GENERATION_CHUNK
 from cvae_tf.model.export import write
+from cvae_tf.model.mirror_average import MirrorAverage
 from cvae_tf.model.network import dimensions, over_time
 from cvae_tf.model.rollout import in_chunks, rollout
 
 # Purposes of random numbers. The purpose is one word of each seed, so no two purposes share random numbers.
-POSTERIOR, FORCING = 1, 2
+POSTERIOR, FORCING, DISTURBANCE = 1, 2, 3
 
 
 @keras.saving.register_keras_serializable("cvae_tf")
@@ -46,6 +47,10 @@ class CVAE(keras.Model):
             the generated one.
         teacher_forcing_draw: unit for which teacher forcing is drawn: ``"batch"``, ``"epoch"`` or ``"frame"``.
         gradient_through_time: let the gradient flow through fed-back frames; else it stops there, as in the report.
+        disturbed: share of the training clips, in [0, 1], whose first input frame is replaced by another picture; see
+            `disturb`.
+        mirror_average: generate with `MirrorAverage`: better frames for twice the time. For a network with limb hues
+            that is trained on mirrored clips.
         gdl: weight of `losses.gradient_difference`.
         clip_norm: global norm above which the gradients of a step are scaled down.
         chunk_length: number of time steps that run forward and backward as one batch. The gradient does not depend on
@@ -60,12 +65,13 @@ class CVAE(keras.Model):
     """
 
     def __init__(self, network, beta=defaults.BETA, teacher_forcing_ratio=defaults.TEACHER_FORCING_RATIO,
-                 teacher_forcing_draw=defaults.TEACHER_FORCING_DRAW, gradient_through_time=False, gdl=defaults.GDL,
-                 clip_norm=defaults.CLIP_NORM, chunk_length=defaults.CHUNK_LENGTH, xla=False, seed=0, frame_size=None,
-                 **kwargs):
+                 teacher_forcing_draw=defaults.TEACHER_FORCING_DRAW, gradient_through_time=False,
+                 disturbed=defaults.DISTURBED, mirror_average=False, gdl=defaults.GDL, clip_norm=defaults.CLIP_NORM,
+                 chunk_length=defaults.CHUNK_LENGTH, xla=False, seed=0, frame_size=None, **kwargs):
         super().__init__(**kwargs)
         self.network, self.teacher_forcing_draw, self.gradient_through_time = network, teacher_forcing_draw, \
             gradient_through_time
+        self.disturbed, self.mirror_average = disturbed, mirror_average
         self.gdl, self.clip_norm, self.chunk_length, self.xla, self.seed = gdl, clip_norm, chunk_length, xla, seed
         self.frame_size = frame_size and tuple(frame_size)
         for name, value, dtype in (("beta", beta, "float32"), ("teacher_forcing_ratio", teacher_forcing_ratio,
@@ -98,8 +104,8 @@ class CVAE(keras.Model):
         self.compile(keras.saving.deserialize_keras_object(config["optimizer"]))
 
     def get_config(self):
-        names = ("teacher_forcing_draw", "gradient_through_time", "gdl", "clip_norm", "chunk_length", "xla", "seed",
-                 "frame_size")
+        names = ("teacher_forcing_draw", "gradient_through_time", "disturbed", "mirror_average", "gdl", "clip_norm",
+                 "chunk_length", "xla", "seed", "frame_size")
         return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network),
                 "beta": float(self.beta), "teacher_forcing_ratio": float(self.teacher_forcing_ratio),
                 **{name: getattr(self, name) for name in names}}
@@ -160,7 +166,12 @@ class CVAE(keras.Model):
 
     # ------------------------------------------------------------------ the transition and its two sources of z
 
-    def cell(self, context, prior_noise=False):
+    @property
+    def sampler(self):
+        """The network of generation: the trained one, or its `MirrorAverage`."""
+        return MirrorAverage(self.network) if self.mirror_average else self.network
+
+    def cell(self, network, context, prior_noise=False):
         """The transition for `rollout` with an encoded context frame: ``cell(previous, (pose_features, z)) -> frame``.
 
         With ``prior_noise``, the inputs hold noise N(0, I) instead of z, and the cell makes z from the noise and the
@@ -168,20 +179,19 @@ class CVAE(keras.Model):
         """
         def step(previous, now):
             pose_features, z = now
-            if prior_noise and self.network.prior_predictor is not None:
-                prior = self.prior(*tf.nest.map_structure(lambda x: x[None], (previous, pose_features)), z.shape)
+            if prior_noise and network.prior_predictor is not None:
+                inputs = tf.nest.map_structure(lambda x: x[None], (previous, pose_features))
+                prior = self.prior(network, *inputs, z.shape)
                 z = prior.loc[0] + prior.scale[0] * z
-            return self.network.transition(previous, pose_features, z, context)
+            return network.transition(previous, pose_features, z, context)
         return step
 
-    def posterior(self, frames, pose_features):
+    def posterior(self, network, frames, pose_features):
         """Posterior q(z_t | x_t, p_t) for true frames (T, B, H, W, 3): a tfp Normal of batch shape (T, B, h, w, c)."""
-        network = self.network
         return losses.diagonal_normal(*network.predict_gaussian(network.gaussian_predictor, frames, pose_features))
 
-    def prior(self, previous, pose_features, shape):
+    def prior(self, network, previous, pose_features, shape):
         """The prior p(z_t | x_{t-1}, p_t): N(0, I) of ``shape``, or learned, given the input frames (T, B, H, W, 3)."""
-        network = self.network
         if network.prior_predictor is None:
             return losses.standard_normal(shape)
         return losses.diagonal_normal(*network.predict_gaussian(network.prior_predictor, previous, pose_features))
@@ -260,12 +270,13 @@ class CVAE(keras.Model):
         """
         length, clips, height, width, _ = dimensions(frames[1:])
         shape = length, clips, *self.network.latent_shape(height, width)
-        clip = (frames[:-1], frames[1:], poses[1:], self.draw_noise(shape), self.draw_teacher_forcing((length, clips)))
+        previous = tf.concat([self.disturb(frames)[None], frames[1:-1]], 0)
+        clip = (previous, frames[1:], poses[1:], self.draw_noise(shape), self.draw_teacher_forcing((length, clips)))
         gradient = tf.function(self._chunk_gradient, jit_compile=True, autograph=False) if self.xla \
             else self._chunk_gradient
-        chunk = length if self.gradient_through_time else self.chunk_length or self.network.chunk_length()
+        chunk = length if self.gradient_through_time else self.chunk_length or self.network.chunk_length(height, width)
         if self.gradient_through_time or isinstance(length, int) and chunk >= length:
-            return gradient(frames[0], clip, context, scale)[1:]
+            return gradient(previous[0], clip, context, scale)[1:]
 
         def add(start, previous, terms, gradients):
             now = tf.nest.map_structure(lambda x: x[start:start + chunk], clip)
@@ -275,7 +286,8 @@ class CVAE(keras.Model):
             return previous, *tf.nest.map_structure(tf.add, [terms, gradients], more)
 
         zeros = {name: tf.zeros(()) for name in ("loss", "mse", "gd", "kl")}
-        return in_chunks(add, length, chunk, frames[0], zeros, [tf.zeros_like(v) for v in self.trainable_variables])[1:]
+        nothing = [tf.zeros_like(variable) for variable in self.trainable_variables]
+        return in_chunks(add, length, chunk, previous[0], zeros, nothing)[1:]
 
     def _chunk_gradient(self, previous, chunk, context, scale):
         """The last predicted frame, which is ``previous`` for the next chunk, and `_clip_gradient` of this chunk."""
@@ -305,12 +317,13 @@ class CVAE(keras.Model):
             ``(predictions, kl)``: (T, B, H, W, 3), and (T, B) in nats.
         """
         true_previous, targets, poses, noise, mask = chunk
-        pose_features = self.network.encode_poses(poses, training=training)
-        posterior = self.posterior(targets, pose_features)
-        context = self.network.encode_context(context)
-        inputs = (self.network.with_context(pose_features, context),
+        network = self.network
+        pose_features = network.encode_poses(poses, training=training)
+        posterior = self.posterior(network, targets, pose_features)
+        context = network.encode_context(context)
+        inputs = (network.with_context(pose_features, context),
                   posterior.loc + posterior.scale * noise)  # the reparameterisation
-        cell = self.cell(context)
+        cell = self.cell(network, context)
 
         def fed(generated):  # the input frame of each step, from the frames generated before it
             return tf.where(mask[:, :, None, None, None], true_previous, tf.concat([before[None], generated], 0))
@@ -333,8 +346,9 @@ class CVAE(keras.Model):
             previous = tf.stop_gradient(tf.cond(tf.reduce_all(mask), lambda: true_previous, feed_back))
             length = tf.shape(previous)[0]
             repeated = tf.nest.map_structure(lambda x: tf.repeat(x[None], length, axis=0), context)
-            predictions = over_time(self.network.transition, previous, *inputs, repeated)
-        return predictions, losses.kl_divergence(posterior, self.prior(previous, pose_features, tf.shape(noise)))
+            predictions = over_time(network.transition, previous, *inputs, repeated)
+        return predictions, losses.kl_divergence(posterior, self.prior(network, previous, pose_features,
+                                                                      tf.shape(noise)))
 
     def draw_teacher_forcing(self, shape):
         """Draw the teacher-forcing mask, (T-1, B) bool: true where a step gets the true previous frame."""
@@ -342,6 +356,28 @@ class CVAE(keras.Model):
         draws = tf.random.stateless_uniform(shape if self.teacher_forcing_draw == "frame" else (),
                                             self._key(FORCING, key))
         return tf.broadcast_to(draws < self.teacher_forcing_ratio, shape)
+
+    def disturb(self, frames):
+        """The input frames (B, H, W, 3) of the first step: frame 0 of the clips, in some of them disturbed.
+
+        So the network learns to return from any picture within a few steps. Otherwise a film can fall into a state
+        from which it never returns. The disturbed frame is one of four pictures: uniform noise, one grey level, the
+        inverted frame, or the last frame of another clip of the batch.
+
+        Args:
+            frames: (T, B, H, W, 3) float32 in [0, 1], the true frames.
+        """
+        if not self.disturbed:
+            return frames[0]
+        first = frames[0]
+        shape = dimensions(first)
+        noise, *draws = (tf.random.stateless_uniform(size, self._key(DISTURBANCE + i, self.steps))
+                         for i, size in enumerate((shape, *3 * [(shape[0], 1, 1, 1)])))
+        grey, kind, chance = draws
+        grey = tf.broadcast_to(tf.round(4 * grey) / 4, shape)  # from black to white
+        other = tf.roll(frames[-1], 1, axis=0)
+        chosen = tf.where(kind < 0.25, noise, tf.where(kind < 0.5, grey, tf.where(kind < 0.75, 1 - first, other)))
+        return tf.where(chance < self.disturbed, chosen, first)
 
     def draw_noise(self, shape):
         """Draw the noise of the reparameterisation, N(0, I), for a batch of clips: (T-1, B, h, w, c)."""
@@ -409,9 +445,9 @@ class CVAE(keras.Model):
         return _swap_time(tf.clip_by_value(film, 0.0, 1.0)), last
 
     def _generate(self, context_frame, previous, poses, seed, temperature, start):
-        length, _, height, width, _ = dimensions(poses)
-        shape = [GENERATION_CHUNK, 1, *self.network.latent_shape(height, width)]  # 1: the same noise for each film
-        context = self.network.encode_context(context_frame)
+        network, (length, _, height, width, _) = self.sampler, dimensions(poses)
+        shape = [GENERATION_CHUNK, 1, *network.latent_shape(height, width)]  # 1: the same noise for each film
+        context = network.encode_context(context_frame)
         films = tf.TensorArray(tf.float32, (length + GENERATION_CHUNK - 1) // GENERATION_CHUNK, infer_shape=False,
                                element_shape=(None, *poses.shape[1:]))
 
@@ -420,8 +456,8 @@ class CVAE(keras.Model):
             key = tf.random.fold_in(seed, (start + now) // GENERATION_CHUNK)
             noise = temperature * losses.standard_normal(shape).sample(seed=key)[:tf.shape(part)[0]]
             noise = tf.repeat(noise, tf.shape(part)[1], axis=1)
-            pose_features = self.network.with_context(self.network.encode_poses(part), context)
-            film = rollout(self.cell(context, prior_noise=True), previous, (pose_features, noise))
+            pose_features = network.with_context(network.encode_poses(part), context)
+            film = rollout(self.cell(network, context, prior_noise=True), previous, (pose_features, noise))
             return tf.ensure_shape(film[-1], previous.shape), films.write(now // GENERATION_CHUNK, film)
 
         last, films = in_chunks(add, length, GENERATION_CHUNK, previous, films)
@@ -444,15 +480,16 @@ class CVAE(keras.Model):
         return _swap_time(tf.clip_by_value(predictions, 0.0, 1.0)), tf.transpose(kl), _swap_time(mean)
 
     def _reconstruct(self, frames, poses, context_frame, seed):
-        pose_features = self.network.encode_poses(poses[1:])
-        posterior = self.posterior(frames[1:], pose_features)
+        network = self.sampler
+        pose_features = network.encode_poses(poses[1:])
+        posterior = self.posterior(network, frames[1:], pose_features)
         length, _, *latent = dimensions(posterior.loc)
         noise = losses.standard_normal([length, 1, *latent]).sample(seed=seed)
-        context = self.network.encode_context(context_frame)
-        inputs = self.network.with_context(pose_features, context), posterior.loc + posterior.scale * noise
-        predictions = rollout(self.cell(context), frames[0], inputs)
+        context = network.encode_context(context_frame)
+        inputs = network.with_context(pose_features, context), posterior.loc + posterior.scale * noise
+        predictions = rollout(self.cell(network, context), frames[0], inputs)
         previous = tf.concat([frames[:1], predictions[:-1]], 0)
-        prior = self.prior(previous, pose_features, tf.shape(posterior.loc))
+        prior = self.prior(network, previous, pose_features, tf.shape(posterior.loc))
         return predictions, losses.kl_divergence(posterior, prior), posterior.loc
 
     def export(self, filepath, frame_size=None):

@@ -10,9 +10,10 @@ BETA = 1e-3  # weight of the KL divergence, per nat
 GDL = 2.0  # weight of the gradient difference loss
 TEACHER_FORCING_RATIO = 0.0  # free running from the first epoch on
 TEACHER_FORCING_DRAW = "batch"
+DISTURBED = 0.25  # share of clips that begin with a disturbed previous frame
 
 # Optimisation
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 8e-3  # of Muon
 WEIGHT_DECAY = 1e-4
 CLIP_NORM = 0.05
 CHUNK_LENGTH = 0  # the network's own choice

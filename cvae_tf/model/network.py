@@ -6,6 +6,8 @@ A network is the conditional VAE of one time step. Time is the first axis of eve
 import keras
 import tensorflow as tf
 
+LARGEST_CHUNK = 2**17  # pixels of the frames of a clip that train as one batch
+
 
 def dimensions(tensor):
     """The sizes of a tensor's axes: a list of numbers, or of scalar tensors where a size is known at run time only."""
@@ -117,9 +119,13 @@ class Network(keras.layers.Layer):
         pose_features = self.with_context(self.encode_poses(pose[None]), context)
         return self.transition(previous_frame, tf.nest.map_structure(lambda x: x[0], pose_features), z, context)
 
-    def chunk_length(self):
-        """The fastest number of time steps to train on as one batch."""
-        return 16
+    def chunk_length(self, height, width):
+        """The fastest number of time steps to train on as one batch, for frames of a size; fewer if they are large.
+
+        Memory grows with this number, and large frames keep the machine busy by themselves. 128x256 pixels: 4 steps.
+        """
+        known = isinstance(height, int) and isinstance(width, int)
+        return max(1, min(16, LARGEST_CHUNK // (height * width))) if known else 16
 
     def make_weights(self):
         """Create all weights. They do not depend on the size of the frames."""

@@ -1,13 +1,16 @@
-"""The efficient network: a U-Net with features at 1/2, 1/4 and 1/8 of the frame size and a latent vector.
+"""The efficient network: a U-Net with features at 1/2, 1/4, 1/8, ... of the frame size and a latent vector.
 
 The next frame is ``(1 - m) * context_frame + m * rgb`` with a predicted mask m. The static parts of a frame are copied
 from the context frame at every step, so the background cannot drift, however long the rollout.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
 from cvae_tf.model import defaults
+from cvae_tf.model.limb_planes import LimbPlanes
 from cvae_tf.model.network import Network, Part, over_time
 
 register = keras.saving.register_keras_serializable("cvae_tf")
@@ -22,6 +25,11 @@ def _conv(channels, kernel=3, share=1.0, **kwargs):
 def _zero_conv(channels, kernel, **kwargs):
     """A convolution whose weights are 0 at first."""
     return keras.layers.Conv2D(channels, kernel, padding="same", kernel_initializer="zeros", **kwargs)
+
+
+def _cropped(image, like):
+    """Cut off the last row or column of ``image`` where ``like`` lacks it: half of an odd size was rounded up."""
+    return image[:, :tf.shape(like)[1], :tf.shape(like)[2]]
 
 
 def _centred(image):
@@ -48,19 +56,24 @@ class ResidualBlock(Part):
 
 @register
 class Encoder(Part):
-    """An image (B, H, W, 3) -> its features at 1/2, 1/4 and 1/8 of its size: (width, 2 width, 3 width) channels."""
+    """An image (B, H, W, 3) -> its features at 1/2, 1/4, 1/8, ... of its size, of the given numbers of channels.
 
-    def __init__(self, width, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # centred in float32, even in mixed precision
-        policy = self.dtype_policy.name
-        self.downs = [_conv(width * scale, strides=2, dtype=policy) for scale in (1, 2, 3)]
-        self.block = ResidualBlock(3 * width, dtype=policy)
+    ``read`` prepares the image: (B, H, W, 3) -> (B, H, W, C). It is a `LimbPlanes` of ``limb_hues`` and ``scale``, or
+    `_centred` without hues.
+    """
+
+    def __init__(self, channels, limb_hues=None, scale=1, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # read in float32, even in mixed precision
+        policy, self.read = self.dtype_policy.name, LimbPlanes(limb_hues, scale) if limb_hues else _centred
+        self.sharp = self.read.limbs if limb_hues else 3  # channels of the read image, without blurred ones
+        self.downs = [_conv(count, strides=2, dtype=policy) for count in channels]
+        self.block = ResidualBlock(channels[-1], dtype=policy)
 
     def call(self, image):
-        half = tf.nn.leaky_relu(self.downs[0](_centred(image)))
-        quarter = tf.nn.leaky_relu(self.downs[1](half))
-        eighth = self.block(tf.nn.leaky_relu(self.downs[2](quarter)))
-        return half, quarter, eighth
+        levels = [self.read(image)]
+        for down in self.downs:
+            levels.append(tf.nn.leaky_relu(down(levels[-1])))
+        return *levels[1:-1], self.block(levels[-1])
 
 
 @register
@@ -128,35 +141,35 @@ class ConcatConv(Part):
 
 @register
 class DecoderFusion(Part):
-    """Features of the previous frame, z, and the conditioning on pose and context, fused from 1/8 to 1/2 size.
+    """Features of the previous frame, z, and the conditioning on pose and context, fused from coarse to 1/2 size.
 
     z also scales the channels at each scale (FiLM: Perez et al., 2018, arXiv:1709.07871). If z were only added, the
     network would have to learn through nonlinearities where a colour belongs. As a factor, z acts where a channel,
     such as one that detects the shirt, is active.
     """
 
-    def __init__(self, width, **kwargs):
+    def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        policy = self.dtype_policy.name
-        self.merges = [ConcatConv(width * scale, dtype=policy) for scale in (3, 2, 1)]
-        self.blocks = [ResidualBlock(width * scale, dtype=policy) for scale in (3, 2, 1)]
-        self.ups = [PixelShuffleUp(width * scale, dtype=policy) for scale in (2, 1)]
-        self.gains = [_zero_conv(width * scale, 1, use_bias=False, dtype=policy) for scale in (3, 2, 1)]
+        policy, channels = self.dtype_policy.name, channels[::-1]
+        self.merges = [ConcatConv(count, dtype=policy) for count in channels]
+        self.blocks = [ResidualBlock(count, dtype=policy) for count in channels]
+        self.ups = [PixelShuffleUp(count, dtype=policy) for count in channels[1:]]
+        self.gains = [_zero_conv(count, 1, use_bias=False, dtype=policy) for count in channels]
 
     def call(self, frame_features, conditioning, z):
         x, levels = z + tf.zeros_like(frame_features[-1][..., :1]), []  # the same z at all positions
         for level, (merge, block) in enumerate(zip(self.merges, self.blocks, strict=True)):
             if level:
-                x = self.ups[level - 1](x)
+                x = _cropped(self.ups[level - 1](x), frame_features[-1 - level])
             moving = tf.concat([x, frame_features[-1 - level]], -1)
             x = block(merge(moving, conditioning[level]) * (1 + self.gains[level](z)))
             levels.append(x)
-        return levels  # from (B, H/8, W/8, 3 width) to (B, H/2, W/2, width)
+        return levels  # from the coarsest to (B, H/2, W/2, width)
 
 
 @register
 class MultiScaleHead(Part):
-    """The output (B, H, W, channels), built up from the feature maps at 1/8, 1/4 and 1/2 in turn.
+    """The output (B, H, W, channels), built up from the feature maps at ..., 1/8, 1/4 and 1/2 in turn.
 
     Without this head all of the output passes through the few channels at full size, which learn edges first. With it,
     the coarse part of the output is learned at low resolution. A 1x1 convolution joins each level to the output so far,
@@ -170,13 +183,14 @@ class MultiScaleHead(Part):
     def call(self, levels):
         output = levels[0][..., :0]
         for head, features in zip(self.heads, levels, strict=True):
-            output = tf.nn.depth_to_space(head(tf.concat([features, output], -1)), 2)
+            output = tf.concat([features, _cropped(output, features)], -1)
+            output = tf.nn.depth_to_space(head(output), 2)
         return output
 
 
 @register
 class Generator(Part):
-    """Fused features from 1/8 to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
+    """Fused features from coarse to 1/2, pose and context frame -> the composed next frame (B, H, W, 3).
 
     The layers that give colours and mask start at 0, so that the first frames are half context frame, half grey.
     Random colours would be so much worse than the context frame that training closes the mask (m = 0). In two runs of
@@ -185,13 +199,13 @@ class Generator(Part):
     Even in mixed precision, the frame is composed in float32: 16 bits are coarser than the levels of a pixel.
     """
 
-    def __init__(self, width, **kwargs):
+    def __init__(self, width, depth, **kwargs):
         super().__init__(autocast=False, **kwargs)
         policy, inputs = self.dtype_policy.name, width // 2 + 6
         self.up = PixelShuffleUp(width // 2, dtype=policy)
         self.merge = ConcatConv(width // 2, shares=(1 - 6 / inputs, 3 / inputs, 3 / inputs), dtype=policy)
         self.out = _zero_conv(4, 3, dtype="float32")
-        self.coarse = MultiScaleHead(4, levels=3, dtype="float32")
+        self.coarse = MultiScaleHead(4, levels=depth, dtype="float32")
 
     def call(self, fused, conditioning, context_frame):
         details = self.out(self.merge(self.up(fused[-1]), conditioning))
@@ -200,6 +214,11 @@ class Generator(Part):
         # than a sigmoid, so a closed mask opens again. After random initial colours, even a softsign was not enough.
         mask = 0.5 + 0.5 * tf.nn.softsign(mask)
         return (1 - mask) * context_frame + mask * tf.sigmoid(rgb)
+
+
+def depth_for(height, width):
+    """The depth of a `UNet` whose coarsest feature map has about four rows (or columns, if these are fewer)."""
+    return max(2, round(math.log2(min(height, width) / 4)))
 
 
 @register
@@ -211,19 +230,24 @@ class UNet(Network):
         N_dim: size of the latent vector.
         prior: ``"standard"``, N(0, I), or ``"learned"``.
         narrow_posterior: start with a narrow posterior; see `GaussianPredictor`.
+        depth: number of times that the resolution is halved; see `depth_for`.
+        limb_hues: hues of the limbs in drawn poses, as for `LimbPlanes`, which reads the drawings; None: drawings are
+            read as RGB images. `Footage.limb_hues` has them.
         **kwargs: those of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
     """
 
     multiple = 8
 
-    def __init__(self, width=defaults.WIDTH, N_dim=defaults.N_DIM, prior="standard", narrow_posterior=False, **kwargs):
+    def __init__(self, width=defaults.WIDTH, N_dim=defaults.N_DIM, prior="standard", narrow_posterior=False, depth=3,
+                 limb_hues=None, **kwargs):
         super().__init__(**kwargs)
         self.width, self.N_dim, policy = width, N_dim, self.dtype_policy.name
-        self.frame_encoder = Encoder(width, dtype=policy)
-        self.pose_encoder = Encoder(width, dtype=policy)
+        channels = [width * min(level, 3) for level in range(1, depth + 1)]
+        self.frame_encoder = Encoder(channels, dtype=policy)
+        self.pose_encoder = Encoder(channels, limb_hues, 2 ** max(0, depth - 3), dtype=policy)
         self.gaussian_predictor = GaussianPredictor(width, N_dim, narrow_posterior, dtype=policy)
-        self.decoder_fusion = DecoderFusion(width, dtype=policy)
-        self.generator = Generator(width, dtype=policy)
+        self.decoder_fusion = DecoderFusion(channels, dtype=policy)
+        self.generator = Generator(width, depth, dtype=policy)
         if prior == "learned":
             self.prior_predictor = GaussianPredictor(width, N_dim, dtype=policy)
         self.make_weights()
@@ -232,30 +256,31 @@ class UNet(Network):
         return 1, 1, self.N_dim
 
     def encode_poses(self, poses, training=False):
-        """As in `Network`: features at 1/8 for the posterior, and the pose terms of all `ConcatConv` layers."""
+        """As in `Network`: the coarsest features for the posterior, and the pose terms of all `ConcatConv` layers."""
         return over_time(self._encode_pose, poses)
 
-    def _encode_pose(self, pose):
-        features = self.pose_encoder(pose)
-        return features[-1], self._conditioning("pose", features, _centred(pose))
+    def _encode_pose(self, drawing):
+        features, image = self.pose_encoder(drawing), self.pose_encoder.read(drawing)
+        sharp = image[..., :self.pose_encoder.sharp]  # at full size, blurred planes cost more time than they are worth
+        return features[-1], self._conditioning("pose", features, sharp)
 
     def encode_context(self, frame):
         return frame, self._conditioning("context", self.frame_encoder(frame), frame)
 
     def _conditioning(self, source, features, image):
-        """The terms from a pose or a context frame for all `ConcatConv` layers, from 1/8 to full size."""
+        """The terms from a pose or a context frame for all `ConcatConv` layers, from the coarsest to full size."""
         merges = (*self.decoder_fusion.merges, self.generator.merge)
         inputs = (*reversed(features), image)
         return [getattr(merge, source)(x) for merge, x in zip(merges, inputs, strict=True)]
 
     def with_context(self, pose_features, context):
-        eighth, pose_terms = pose_features
+        coarsest, pose_terms = pose_features
         _, context_terms = context
-        return eighth, [pose + context[None] for pose, context in zip(pose_terms, context_terms, strict=True)]
+        return coarsest, [pose + context[None] for pose, context in zip(pose_terms, context_terms, strict=True)]
 
     def predict_gaussian(self, predictor, frames, pose_features):
-        eighth, _ = pose_features
-        return super().predict_gaussian(predictor, frames, (eighth,))
+        coarsest, _ = pose_features
+        return super().predict_gaussian(predictor, frames, (coarsest,))
 
     def decode(self, frame_features, pose_features, z, context):
         _, (*conditioning, at_full_size) = pose_features

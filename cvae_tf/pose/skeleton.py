@@ -86,6 +86,12 @@ STUDIO = Style(tuple(Limb(*limb) for limb in (
     ("left_knee", "left_ankle", (255, 110, 0)), ("left_ankle", "left_foot_index", (255, 170, 0)),
 )), 0.03 * 0.74)
 
+# The parts of the body that have a hue of their own in every style, by the joint at which a limb ends.
+PART_OF_END = {"hip": "thigh", "knee": "thigh", "ankle": "shank", "heel": "foot", "foot_index": "foot",
+               "shoulder": "upper arm", "elbow": "upper arm", "wrist": "forearm", "index": "forearm"}
+PARTS = (*(f"{side} {part}" for side in ("left", "right") for part in dict.fromkeys(PART_OF_END.values())),
+         "spine", "head")
+
 FINEST = 2.8  # smallest width of a line while it is drawn, in pixels of the enlarged picture
 
 
@@ -141,3 +147,15 @@ def hues(style):
     right = [tuple(other_side(joint) for joint in limb) for limb in left]
     others = [limb for limb in colours if limb not in (*left, *right)]
     return tuple([colours[limb] for limb in limbs] for limbs in (left, right, others))
+
+
+def part_hues(style):
+    """The hues in degrees of each of `PARTS`, as three tuples: of the left parts, the right ones, and the others."""
+    found = {part: [] for part in PARTS}
+    for limb in style.limbs:
+        side, _, joint = limb.end.partition("_")
+        part = f"{side} {PART_OF_END[joint]}" if joint in PART_OF_END else "spine" if limb.end == "pelvis" else "head"
+        found[part].append(360 * colorsys.rgb_to_hsv(*limb.colour)[0])
+    hues = [tuple(sorted(set(hues))) for hues in found.values()]
+    sides = len(PARTS) // 2 - 1
+    return tuple(hues[:sides]), tuple(hues[sides:2 * sides]), tuple(hues[2 * sides:])

@@ -20,7 +20,7 @@ from cvae_tf.lab.adam import Adam
 from cvae_tf.lab.network import LabNetwork
 from cvae_tf.model.cvae import CVAE
 from cvae_tf.model.schedules import MILESTONES, beta_table, linear_decay, milestone_factor
-from cvae_tf.model.unet import UNet
+from cvae_tf.model.unet import UNet, depth_for
 from cvae_tf.training.muon import Muon
 
 # Number of threads per operation under ``--deterministic``, regardless of the number of cores. TensorFlow splits a sum
@@ -90,7 +90,7 @@ def load_data(config):
     splits = load_footage(config.data_dir, frame_size=(config.frame_H, config.frame_W), max_frames=config.max_frames,
                           **studio)
     clips = Clips(splits.train, config.train_vi_len, config.batch_size, order=config.clips, context=config.context,
-                  mirror=config.mirror, share=config.partial,
+                  mirror=config.mirror, zoom=config.zoom, share=config.partial,
                   early_share=config.fast_partial if config.fast_train else 1.0,
                   early_epochs=config.fast_train_epoch if config.fast_train else 0,
                   steps_per_epoch=config.steps_per_epoch, seed=config.seed)
@@ -98,15 +98,22 @@ def load_data(config):
                    origin_of(splits.train, config.data_dir, config.studio_seed))
 
 
-def build_network(config):
-    """Build the network of ``config`` with initial weights from its seed. No global random-generator state changes."""
+def build_network(config, limb_hues=None):
+    """Build the network of ``config`` with initial weights from its seed. No global random-generator state changes.
+
+    Args:
+        config: a `Config`.
+        limb_hues: `Footage.limb_hues` of the training footage.
+    """
     state = random.getstate()
     random.seed(config.seed)  # Keras's initializers draw their seeds from `random`
     try:
         if config.network == "lab":
             return LabNetwork(config.F_dim, config.L_dim, config.N_dim, config.D_out_dim, config.batch_norm,
                               dtype=config.precision)
-        return UNet(config.width, config.N_dim, config.prior, config.narrow_posterior, dtype=config.precision)
+        return UNet(config.width, config.N_dim, config.prior, config.narrow_posterior,
+                    depth_for(config.frame_H, config.frame_W), limb_hues if config.limb_planes else None,
+                    dtype=config.precision)
     finally:
         random.setstate(state)
 
@@ -116,11 +123,14 @@ def build_model(config, clips):
 
     Args:
         config: a `Config`.
-        clips: `Clips`, or any object whose ``first_step(epoch)`` is the number of steps before an epoch.
+        clips: `Clips`: its ``first_step(epoch)`` is the number of steps before an epoch, and ``footage.limb_hues`` are
+            those of its poses.
     """
-    model = CVAE(build_network(config), teacher_forcing_draw=config.tfr_draw, gdl=config.gdl, seed=config.seed,
-                 gradient_through_time=config.gradient_through_time, clip_norm=config.clip_norm, xla=config.xla,
-                 chunk_length=config.chunk_length)
+    network = build_network(config, clips.footage.limb_hues)
+    model = CVAE(network, teacher_forcing_draw=config.tfr_draw, gdl=config.gdl, seed=config.seed,
+                 gradient_through_time=config.gradient_through_time, disturbed=config.disturbed,
+                 mirror_average=config.mirror_average and config.limb_planes and clips.footage.limb_hues is not None,
+                 clip_norm=config.clip_norm, xla=config.xla, chunk_length=config.chunk_length)
     rate = learning_rate(config.lr_schedule, config.lr, clips.first_step, config.num_epoch)
     if config.optim == "Adam":
         optimizer = Adam(rate, epsilon=1e-8)  # PyTorch's epsilon

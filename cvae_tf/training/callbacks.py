@@ -15,7 +15,6 @@ from cvae_tf.data.images import to_float
 from cvae_tf.errors import InputError
 from cvae_tf.evaluation.metrics import psnr_per_frame
 from cvae_tf.evaluation.plots import psnr_per_frame_png
-from cvae_tf.evaluation.summary import COLLAPSED
 from cvae_tf.evaluation.tables import psnr_table
 from cvae_tf.files import write_csv
 from cvae_tf.training.run import Stopped
@@ -207,20 +206,16 @@ class Progress(keras.callbacks.ProgbarLogger):
 class EpochRecord(keras.callbacks.Callback):
     """Write a row to ``metrics.csv`` and print a readable line after each completed epoch.
 
-    The line says "latent unused" if the KL is below 0.01 nats per predicted frame: the posterior has collapsed to the
-    prior.
-
     Args:
         path: path of ``metrics.csv``. The file is only written, never read.
         state: the run's `RunState`, whose ``rows`` (text, in the order of `COLUMNS`) and ``seconds`` are updated.
         num_epoch: number of epochs in the run.
-        predicted: number of predicted frames in a training clip.
         gdl: weight of the gradient difference loss.
     """
 
-    def __init__(self, path, state, num_epoch, predicted, gdl):
+    def __init__(self, path, state, num_epoch, gdl):
         super().__init__()
-        self.path, self.state, self.num_epoch, self.predicted, self.gdl = path, state, num_epoch, predicted, gdl
+        self.path, self.state, self.num_epoch, self.gdl = path, state, num_epoch, gdl
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.monotonic() - self.state.seconds  # minus the seconds before the interruption
@@ -234,11 +229,10 @@ class EpochRecord(keras.callbacks.Callback):
         self.state.seconds = 0.0
         self.state.rows.append([str(values.get(name, "")) for name in COLUMNS])
         write_csv(self.path, COLUMNS, self.state.rows)
-        unused = values["kl"] / self.predicted < COLLAPSED
         line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
                 + (f"{self.gdl:.3g} x gd {values['gd']:.4f} + " if self.gdl else "")
-                + f"{values['beta']:.3g} x kl {values['kl']:.4g}" + (" (latent unused)" if unused else "")
-                + f", tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
+                + f"{values['beta']:.3g} x kl {values['kl']:.4g}, "
+                + f"tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
         if "val_psnr_prior" in values:
             line += (f"; validation {values['val_psnr_prior']:.2f} dB (posterior {values['val_psnr_posterior']:.2f}, "
                      f"copy-first {values['val_psnr_copy_first']:.2f})")

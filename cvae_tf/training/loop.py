@@ -98,7 +98,7 @@ def train(config, fresh=False, began=None, command=None):
 
         epochs = {*range(config.val_every - 1, config.num_epoch, config.val_every), config.num_epoch - 1}
         validation = callbacks.Validation(data.validation, epochs, folders, state, lambda: export(folders.export), stop)
-        record = callbacks.EpochRecord(folders.metrics, state, config.num_epoch, config.train_vi_len - 1, config.gdl)
+        record = callbacks.EpochRecord(folders.metrics, state, config.num_epoch, config.gdl)
         board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
         checkpoints = callbacks.Checkpoints(store, state, stop, check, config.checkpoint_minutes)
         checkpoints.set_model(model)

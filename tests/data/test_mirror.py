@@ -104,7 +104,7 @@ def test_half_of_the_clips_are_mirrored_with_their_poses_and_context():
 
 
 def test_the_distance_from_a_palette_is_the_weighted_mean_from_the_nearest_hue():
-    palette = mirror.Palette((0, 30), (180, 150), (240,), farthest=1.0)
+    palette = mirror.Palette((0, 30), (180, 150), (240,), farthest=1.0, style=None)
     hues, weights = np.array([2, 356, 30, 175, 148, 250.0]), np.array([1, 1, 2, 1, 1, 0.5])
     assert palette.distance(hues, weights) == pytest.approx((2 + 4 + 0 + 5 + 2 + 0.5 * 10) / 6.5)
     assert palette.distance(np.array([0, 150.0]), np.ones(2)) == np.inf  # three of five limbs are absent

@@ -56,7 +56,7 @@ def test_sequences_count_by_their_frames():
     assert made["kl_nats_per_frame"] == pytest.approx(0.004 * 120 / 150)
     assert list(made["mean"]["prior"]["horizons"]) == ["all"]  # what both reach
     assert made["lab_score"]["prior"]["public"] is None and made["lab_score"]["prior"]["per_sequence"] == [20, 30]
-    assert "collapsed" in made["notes"][0] and "frames 1 to 600" in made["notes"][1]
+    assert "carries nothing" in made["latent"] and "frames 1 to 600" in made["notes"][0]
 
 
 def test_sequences_of_one_name_are_told_apart():

@@ -125,10 +125,10 @@ def test_a_posterior_rollout_of_16_frames_agrees(mode, tmp_path):
     frames, poses, eps = _clip(16, 2, 8)
     expected, kl = torch_lab.rollout(theirs, _there(frames), _there(poses), _there(eps), [False] * 15)
     pose_features = model.network.encode_poses(tf.constant(poses[1:]))
-    posterior = model.posterior(tf.constant(frames[1:]), pose_features)
+    posterior = model.posterior(model.network, tf.constant(frames[1:]), pose_features)
     z = posterior.loc + posterior.scale * eps
     first = tf.constant(frames[0])
-    ours = tf.function(lambda: rollout(model.cell(()), first, (pose_features, z)))()
+    ours = tf.function(lambda: rollout(model.cell(model.network, ()), first, (pose_features, z)))()
     _assert_close(ours, _back(expected), 1e-4)
     ours = losses.kl_divergence(posterior, losses.standard_normal(tf.shape(z)))  # theirs is a mean over the batch
     _assert_close(tf.reduce_mean(ours, 1), kl.numpy(), 1e-4)
@@ -144,7 +144,8 @@ def test_a_prior_rollout_of_100_frames_agrees(mode, tmp_path):
     expected = torch_lab.generate(theirs, _there(frames[0]), _there(poses[1:]), _there(z))
     features = model.network.encode_poses(tf.constant(poses[1:]))
     first = tf.constant(frames[0])
-    ours = np.clip(tf.function(lambda: rollout(model.cell(()), first, (features, tf.constant(z))))(), 0, 1)
+    cell = model.cell(model.network, ())
+    ours = np.clip(tf.function(lambda: rollout(cell, first, (features, tf.constant(z))))(), 0, 1)
     _assert_close(ours, np.clip(_back(expected), 0, 1), 1e-4)
     assert 0.2 < np.mean((ours > 0) & (ours < 1))  # most are not just the clipping's
 

@@ -53,7 +53,7 @@ def _reference(model, clip, forced, stop):
     network, beta = model.network, float(model.beta)
     with tf.GradientTape() as tape:
         # The noise of the model's own step, drawn once for all time steps; all else is written out here.
-        posterior = model.posterior(frames[1:], network.encode_poses(poses[1:]))
+        posterior = model.posterior(network, frames[1:], network.encode_poses(poses[1:]))
         z = posterior.sample(seed=tf.random.fold_in(tf.stack([model.seed, 1]), tf.constant(0)))
         eps = tf.stop_gradient((z - posterior.loc) / posterior.scale)
         generated, mse, gd, kl = frames[0], 0.0, 0.0, 0.0
@@ -100,6 +100,36 @@ def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, chu
     np.testing.assert_allclose(logs["grad_norm"], tf.linalg.global_norm(gradients), rtol=1e-4)
     for ours, theirs in zip(applied, gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_the_disturbed_first_inputs_are_drawn_as_often_as_asked():
+    clip = random_clip(time=4, batch=8)
+    frames, *_ = make_model().unpack(clip)
+    first, others = frames[0].numpy(), tf.roll(frames[-1], 1, 0).numpy()
+    np.testing.assert_array_equal(make_model(disturbed=0.0).disturb(frames), first)
+    model, kinds = make_model(disturbed=0.5), {"true": 0, "inverted": 0, "other": 0, "grey": 0, "noise": 0}
+    for step in range(60):
+        model.steps.assign(step)
+        for k, frame in enumerate(model.disturb(frames).numpy()):
+            assert 0 <= frame.min() and frame.max() <= 1
+            flat = frame.std() < 1e-6 and frame.mean() * 4 % 1 < 1e-6
+            found = [name for name, same in (("true", np.allclose(frame, first[k])), ("grey", flat), (
+                "inverted", np.allclose(frame, 1 - first[k])), ("other", np.allclose(frame, others[k]))) if same]
+            kinds[found[0] if found else "noise"] += 1
+    assert 0.4 < kinds["true"] / 480 < 0.6 and all(30 < kinds[name] < 95 for name in kinds.keys() - {"true"})
+
+
+def test_a_disturbed_clip_is_trained_towards_the_true_frames():
+    model, reference = (make_model(disturbed=share, gdl=0.0, beta=0.0) for share in (1.0, 0.0))
+    clip = random_clip(time=2, batch=2)
+    frames, poses, context = model.unpack(clip)
+    loss = float(model.train_step(clip)["mse"])
+    model.steps.assign(0)
+    given = model.disturb(frames)
+    noise = reference.draw_noise((1, 2, *reference.network.latent_shape(16, 32)))
+    chunk = given[None], frames[1:], poses[1:], noise, tf.zeros((1, 2), tf.bool)
+    predictions, _ = reference.predict_chunk(given, chunk, context)
+    np.testing.assert_allclose(loss, tf.reduce_mean(tf.square(frames[1:] - predictions)), rtol=1e-5)
 
 
 def test_the_gradient_is_clipped_to_the_global_norm():

@@ -1,15 +1,22 @@
 """The multi-scale network: its shapes, how it starts, and its layers by hand."""
 
+import colorsys
+
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
-from conftest import make_model, random_clip
+from conftest import give_colours, make_model, random_clip
 
+from cvae_tf.data import mirror
 from cvae_tf.lab.network import LabNetwork
 from cvae_tf.model import unet
 from cvae_tf.model.cvae import CVAE
+from cvae_tf.model.limb_planes import LimbPlanes
+from cvae_tf.model.mirror_average import MirrorAverage
 from cvae_tf.model.unet import UNet
+from cvae_tf.pose import skeleton
 from cvae_tf.studio import scene as studio
 
 
@@ -172,6 +179,108 @@ def test_a_convolution_of_concatenated_inputs_is_computed_as_a_sum_of_three():
     np.testing.assert_allclose(found, tf.nn.leaky_relu(together), rtol=1e-4, atol=1e-5)
 
 
+# ---------------------------------------------------------------------- limb planes and depth
+
+def test_a_limb_plane_holds_the_saturation_of_the_nearest_hue():
+    hues = [[0.0, 340.0]], [[60.0]], [[200.0]]
+    drawing = np.ones((1, 8, 8, 3), np.float32)  # white paper
+    for (y, x), (degrees, saturation) in {(1, 1): (10, 1), (2, 5): (345, 0.5), (5, 2): (80, 0.25), (7, 7): (150, 1),
+                                          (0, 4): (100, 0.75)}.items():
+        drawing[0, y, x] = colorsys.hsv_to_rgb(degrees / 360, saturation, 0.9)
+    planes = LimbPlanes(hues)(drawing)[0, ..., :3].numpy()
+    expected = np.zeros((8, 8, 3))
+    expected[1, 1, 0], expected[2, 5, 0], expected[5, 2, 1], expected[7, 7, 2], expected[0, 4, 1] = 4, 2, 1, 4, 3
+    np.testing.assert_allclose(planes, expected, atol=1e-5)
+
+
+def test_limb_planes_of_both_styles_hold_the_same_parts_of_the_body():
+    for style in (skeleton.LAB, skeleton.STUDIO):
+        hues = skeleton.part_hues(style)
+        read = LimbPlanes(hues)
+        for limb in style.limbs:
+            joints = {limb.start: np.array([[10.0, 8.0]]), limb.end: np.array([[24.0, 20.0]])}
+            planes = read(skeleton.draw(joints, 32, 32, skeleton.Style((limb,), 0.03)) / np.float32(255))
+            part = skeleton.PARTS[int(tf.argmax(tf.reduce_sum(planes[0, ..., :12], [0, 1])))]
+            side, _, joint = limb.end.partition("_")
+            assert part.startswith(side) or part in ("spine", "head"), (limb, part)
+            if joint == "wrist":
+                assert part.endswith("forearm")
+            if joint == "ankle":
+                assert part.endswith("shank")
+            if limb.end == "pelvis":
+                assert part == "spine"
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_blurred_planes_are_gaussians_with_the_height_of_a_long_line(scale):
+    drawing = np.ones((1, 48, 64, 3), np.float32)
+    drawing[:, :, 30:30 + scale] = (1.0, 0.0, 0.0)  # a red line of one pixel in the smaller picture
+    planes = LimbPlanes(([[0.0]], [[120.0]], []), scale)(drawing)[0].numpy()
+    assert not planes[..., 1::2].any()
+    for plane, radius in ((planes[..., 2], 2), (planes[..., 4], 5)):
+        blurred = scipy.ndimage.gaussian_filter1d(planes[24, ::1, 0][::scale], radius, mode="constant", truncate=2.0)
+        expected = blurred * 4 / blurred.max()
+        tolerance = 0.02 if scale == 1 else 0.7  # enlarging again is linear between the pixels
+        np.testing.assert_allclose(plane[24, ::scale], expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("palette", [mirror.LAB, mirror.STUDIO], ids=["lab", "studio"])
+def test_mirrored_drawings_have_the_planes_of_the_other_side(palette):
+    (_, drawings), = studio.sequences([1], 32, 64, length=8)
+    if palette is mirror.LAB:
+        random = np.random.default_rng(0)
+        names = {name for limb in palette.style.limbs for name in limb[:2]}
+        joints = {name: random.uniform(4, 28, (8, 2)) for name in sorted(names)}
+        drawings = skeleton.draw(joints, 32, 64, palette.style)
+    read = LimbPlanes(skeleton.part_hues(palette.style))
+    ours = read(read.mirrored(drawings / np.float32(255))).numpy()
+    theirs = read(mirror.mirrored(drawings, palette) / np.float32(255)).numpy()  # rounded to 8 bits
+    # A shifted hue of two limbs that blend may be nearest to a third.
+    assert np.mean(np.abs(ours - theirs)[..., :12].max(-1) > 0.1) < 0.1 * np.mean(ours[..., :12].max(-1) > 0.1)
+    sides = [*range(5, 10), *range(5), 10, 11]
+    expected = read(drawings / np.float32(255)).numpy()[:, :, ::-1]
+    for blur in range(3):
+        np.testing.assert_allclose(ours[..., 12 * blur:12 * blur + 12],
+                                   expected[..., 12 * blur:12 * blur + 12][..., sides], atol=1e-4)
+
+
+def test_a_mirror_average_is_the_mean_of_a_frame_and_of_the_frame_of_the_mirrored_scene():
+    (frames, drawings), = studio.sequences([1], 16, 32, length=6)
+    frames, poses = (array[:, None] / np.float32(255) for array in (frames, drawings))
+    network = UNet(width=4, N_dim=2, limb_hues=skeleton.part_hues(skeleton.STUDIO))
+    give_colours(network)
+    z = np.random.default_rng(0).normal(size=(1, 1, 1, 2)).astype(np.float32)
+    average = MirrorAverage(network)
+    context = average.encode_context(frames[0])
+    features = average.with_context(average.encode_poses(poses[3:5]), context)
+    second = tf.nest.map_structure(lambda x: x[1], features)
+    found = average.transition(frames[2], second, z, context)
+    flipped = network.pose_encoder.read.mirrored(poses[4])
+    scene, mirrored = network(frames[2], poses[4], z, frames[0]), network(
+        frames[2][:, :, ::-1], flipped, z, frames[0][:, :, ::-1])
+    assert np.abs(scene - mirrored[:, :, ::-1]).max() > 0.01
+    np.testing.assert_allclose(found, (scene + mirrored[:, :, ::-1]) / 2, atol=1e-5)
+    for ours, theirs in zip(average.predict_gaussian(network.gaussian_predictor, frames[3:5], features),
+                            network.predict_gaussian(network.gaussian_predictor, frames[3:5],
+                                                     network.encode_poses(poses[3:5])), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("size, depth", [((16, 32), 2), ((32, 64), 3), ((64, 128), 4), ((128, 256), 5), ((72, 128), 4),
+                                         ((256, 64), 4), ((8, 8), 2)])
+def test_the_coarsest_map_has_about_four_rows(size, depth):
+    assert unet.depth_for(*size) == depth
+
+
+@pytest.mark.parametrize("size", [(24, 40), (72, 56)])
+def test_a_deep_unet_takes_any_multiple_of_8(size):
+    model = make_model(UNet(width=4, N_dim=2, depth=4))
+    clip = random_clip(time=3, size=size)
+    predictions, _ = _predict(model, clip)
+    assert predictions.shape == (2, 2, *size, 3)
+    assert model.network.frame_encoder(clip["context"])[-1].shape[1:3] == (-(-size[0] // 16), -(-size[1] // 16))
+
+
 # ---------------------------------------------------------------------- configurations
 
 def _three_scales(channels):
@@ -181,16 +290,17 @@ def _three_scales(channels):
 
 LAYERS = {
     "ResidualBlock": (dict(channels=3), lambda layer: layer(_three_scales([3])[0])),
-    "Encoder": (dict(width=3), lambda layer: layer(tf.random.stateless_uniform((2, 16, 32, 3), [0, 0]))[-1]),
+    "Encoder": (dict(channels=[3, 4, 6], limb_hues=[[[0.0, 30.0]], [[200.0]], []]), lambda layer: layer(
+        tf.random.stateless_uniform((2, 16, 32, 3), [0, 0]))[-1]),
     "GaussianPredictor": (dict(width=3, latents=5, narrow=True), lambda layer: layer(
         _three_scales([2, 3])[::-1], _three_scales([2, 3])[::-1])[0]),
     "PixelShuffleUp": (dict(channels=3), lambda layer: layer(_three_scales([2])[0])),
     "ConcatConv": (dict(channels=3, shares=(0.2, 0.3, 0.5)), lambda layer: layer(
         _three_scales([2])[0], layer.pose(_three_scales([3])[0]) + layer.context(_three_scales([4])[0]))),
-    "DecoderFusion": (dict(width=2), lambda layer: layer(
+    "DecoderFusion": (dict(channels=[2, 4, 6]), lambda layer: layer(
         _three_scales([6, 4, 2])[::-1], _three_scales([6, 4, 2]), tf.ones((2, 1, 1, 5)))[-1]),
     "MultiScaleHead": (dict(channels=2, levels=2), lambda layer: layer(_three_scales([4, 3]))),
-    "Generator": (dict(width=6), lambda layer: layer(
+    "Generator": (dict(width=6, depth=3), lambda layer: layer(
         _three_scales([5, 4, 6]), tf.ones((2, 16, 32, 3)), tf.ones((2, 16, 32, 3)))),
 }
 
@@ -216,13 +326,15 @@ def test_a_layer_is_made_again_from_its_configuration(name):
 
 
 def test_a_network_is_made_again_from_its_configuration():
-    settings = dict(width=6, N_dim=3, prior="learned", narrow_posterior=True, dtype="mixed_bfloat16", name="mine")
+    settings = dict(width=6, N_dim=3, prior="learned", narrow_posterior=True, depth=2,
+                    limb_hues=(((0.0,),), ((200.0, 210.0),), ()), dtype="mixed_bfloat16", name="mine")
     network = UNet(**settings)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
     assert again.get_config() == network.get_config()
     assert again.dtype_policy.name == "mixed_bfloat16" and again.name == "mine"
-    assert {name: again.get_config()[name] for name in ("width", "N_dim", "prior", "narrow_posterior")} == {
-        "width": 6, "N_dim": 3, "prior": "learned", "narrow_posterior": True}
+    assert {name: again.get_config()[name] for name in settings.keys() - {"dtype"}} == {
+        "width": 6, "N_dim": 3, "prior": "learned", "narrow_posterior": True, "depth": 2,
+        "limb_hues": (((0.0,),), ((200.0, 210.0),), ()), "name": "mine"}
     assert [weight.shape for weight in again.weights] == [weight.shape for weight in network.weights]
     assert again.prior_predictor is not None
     np.testing.assert_array_equal(again.gaussian_predictor.logvar.bias, [-6, -6, -6])

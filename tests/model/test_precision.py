@@ -89,8 +89,9 @@ def test_gradients_too_small_for_float16_survive_through_the_loss_scale(footage)
     clip = model.unpack(Clips(footage, 5, 2).batch(0))
     scale = model.optimizer.scale_loss(1.0)
     assert float(scale) == 2**15
-    _, unscaled = model._clip_gradient(*clip, 1.0)
-    _, scaled = model._clip_gradient(*clip, scale)
+    small = 2.0**-14  # a factor of the loss
+    _, unscaled = model._clip_gradient(*clip, small)
+    _, scaled = model._clip_gradient(*clip, small * scale)
     assert np.sum(_flat(unscaled) == 0) > np.sum(_flat(scaled) == 0)
 
 

@@ -20,7 +20,7 @@ class SwappedUNet(UNet):
             return
         super().__setattr__(name, value)
         if name == "pose_encoder":
-            super().__setattr__("frame_encoder", Encoder(self.width))
+            super().__setattr__("frame_encoder", Encoder([self.width, 2 * self.width, 3 * self.width]))
 
 
 @pytest.mark.parametrize("network", [

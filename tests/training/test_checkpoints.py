@@ -84,10 +84,10 @@ class Reordered(UNet):
 
     def __init__(self, width, N_dim):
         Network.__init__(self)
-        self.width, self.N_dim = width, N_dim
-        self.generator = unet.Generator(width)
-        self.pose_encoder, self.frame_encoder = unet.Encoder(width), unet.Encoder(width)
-        self.decoder_fusion = unet.DecoderFusion(width)
+        self.width, self.N_dim, channels = width, N_dim, [width, 2 * width, 3 * width]
+        self.generator = unet.Generator(width, depth=3)
+        self.pose_encoder, self.frame_encoder = unet.Encoder(channels), unet.Encoder(channels)
+        self.decoder_fusion = unet.DecoderFusion(channels)
         self.gaussian_predictor = unet.GaussianPredictor(width, N_dim)
         self.make_weights()
 

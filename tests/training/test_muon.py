@@ -1,5 +1,7 @@
 """The optimiser Muon against NumPy."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -96,7 +98,8 @@ def test_a_restored_run_continues_to_the_bit(tmp_path):
 
 def test_a_run_takes_it_and_learns():
     config = Config(optim="Muon", width=4, N_dim=2, frame_H=16, frame_W=32, lr=0.01)
-    model = build_model(config, type("Clips", (), {"first_step": staticmethod(lambda epoch: 10 * epoch)}))
+    clips = SimpleNamespace(first_step=lambda epoch: 10 * epoch, footage=SimpleNamespace(limb_hues=None))
+    model = build_model(config, clips)
     assert type(model.optimizer) is Muon
     model = make_model()
     model.compile(Muon(0.01), run_eagerly=True)
