@@ -91,7 +91,7 @@ class Config:
     limb_planes: bool = _flag(True, "network", "unet: drawn poses are read as one plane for each limb, by the "
                               "colours of the lab or the studio; other poses are read as RGB images")
     mirror_average: bool = _flag(False, "network", "unet: each generated frame is the mean of the network's frame and "
-                                 "of its frame of the mirrored scene, for twice the time; with --mirror")
+                                 "of its frame of the mirrored scene, for twice the time; no effect without --mirror")
     batch_norm: str = _flag("inference", "network", "lab: statistics that normalise poses outside training: the "
                             "running ones, or those of the batch as in training", choices=("inference", "train"))
 

@@ -1,8 +1,8 @@
 """Healing: whether a film comes back to the undisturbed film after one frame was replaced by another picture.
 
-Each frame is generated from the frame before, so an error could stay for ever. The measure replaces one generated frame,
-continues the film with the same poses and latents, and compares its PSNR against the truth with that of the undisturbed
-film. No true frame after the first is given to the model: the disturbances are made from the generated film.
+Each frame is generated from the frame before, so an error could stay for ever. The measure replaces one previous frame,
+continues the film with the same poses and latents, and compares its PSNR against the truth with the PSNR of the
+undisturbed film. No true frame after the first is given to the model: the disturbances come from the generated film.
 """
 
 import numpy as np
@@ -66,16 +66,16 @@ def measure_healing(model, first_frame, truth, poses, film, seed=0, temperature=
         - ``frames``: number of frames until the loss stays at most `TOLERANCE`; of all starts, the largest. None if it
           does not within the measured frames
     """
-    found = {name: [] for name in DISTURBANCES}
-    for start in starts(len(film)):
+    begins, found = starts(len(film)), {name: [] for name in DISTURBANCES}
+    for start in begins:
         part = slice(start, min(start + FRAMES, len(film)))
         undisturbed = metrics.psnr_per_frame(truth[part], film[part])
         for name, picture in disturb(first_frame, film, start).items():
             disturbed = model.continue_film(first_frame, picture, poses[part], seed, temperature, start)
             found[name].append(undisturbed - metrics.psnr_per_frame(truth[part], disturbed))
-    if not starts(len(film)):
+    if not begins:
         return None
-    return {"starts": starts(len(film)), "measured": max(map(len, found["noise"])),
+    return {"starts": begins, "measured": max(map(len, found["noise"])),
             "disturbances": {name: {"lost": max(float(lost[AFTER:].mean()) for lost in losses),
                                     "frames": _worst([_frames(lost) for lost in losses])}
                              for name, losses in found.items()}}
@@ -124,5 +124,5 @@ def verdict(healing):
         return (f"The film heals: {AFTER} frames after any disturbed frame, its PSNR is within {TOLERANCE} dB of the "
                 f"undisturbed film (at worst {max(0.0, healing['lost']):.2f} dB below).")
     worst = max(healing["disturbances"], key=lambda name: healing["disturbances"][name]["lost"])
-    return (f"The film does not heal: {AFTER} frames after a disturbed frame, its PSNR is up to {healing['lost']:.2f} dB "
-            f"below the undisturbed film (previous frame: {DISTURBANCES[worst]}).")
+    return (f"The film does not heal: {AFTER} frames after a disturbed frame, its PSNR is up to {healing['lost']:.2f} "
+            f"dB below the undisturbed film (previous frame: {DISTURBANCES[worst]}).")

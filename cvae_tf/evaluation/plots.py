@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from cvae_tf.files import MARK, atomic
 
@@ -16,6 +16,13 @@ matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a folder's na
 # Okabe and Ito's colours, which colour-blind readers can distinguish; dashes distinguish lines in black and white.
 STYLES = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"),
                    ("-", "--", "-.", "-", "--", "-.", ":"), strict=True))
+
+
+class _Plain(LogFormatter):
+    """Ticks of a logarithmic axis as plain numbers. Matplotlib would write them as formulas, which are turned off."""
+
+    def __call__(self, x, pos=None):
+        return super().__call__(x, pos) and f"{x:g}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ def line_figure(panels, xlabel, ylabel, *, log=False, columns=3):
         axes.grid(alpha=0.3)
         if log and any(np.any(np.asarray(line.y) > 0) for line in lines):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(_Plain())
+            axes.yaxis.set_minor_formatter(_Plain())
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     handles = {label: handles[label] for label in sorted(handles, key=lambda label: label not in labels)}  # faint last
     longest = max(map(len, handles), default=1)

@@ -109,8 +109,8 @@ def _latent(rate):
     """Why the samples are alike, in words; an empty string if the latent carries information."""
     if rate is None or rate >= NOTHING:
         return ""
-    return (f"The latent carries nothing here: {rate:.2g} nats per frame. First frame and poses determine the frames, so "
-            "all samples are alike. Footage with something that the poses leave open needs --preset stochastic.")
+    return (f"The latent carries nothing here: {rate:.2g} nats per frame. First frame and poses determine the frames, "
+            "so all samples are alike. Footage with something that the poses leave open needs --preset stochastic.")
 
 
 def _notes(results, whole):

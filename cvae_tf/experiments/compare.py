@@ -8,7 +8,6 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import LogFormatter
 
 from cvae_tf.config import Config, load_config
 from cvae_tf.errors import InputError, printable
@@ -178,23 +177,12 @@ def _per_frame(run, label):
             for name, text, faint in (("prior", label, False), ("copy-first", "copy-first", True)) if run.curves]
 
 
-class _Plain(LogFormatter):
-    """Ticks of a logarithmic axis as plain numbers, as `plots` turns formulas off, in which Matplotlib writes them."""
-
-    def __call__(self, x, pos=None):
-        return super().__call__(x, pos) and f"{x:g}"
-
-
 def _figure(panels, xlabel, ylabel, log):
     figure = line_figure(panels, xlabel, ylabel, log=log)
     draw_bands(figure, panels)
     for axes in figure.axes[:len(panels)][-3:]:  # the lowest of each of up to three columns
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(xlabel)
-    for axes in figure.axes:
-        if axes.get_yscale() == "log":
-            axes.yaxis.set_major_formatter(_Plain())
-            axes.yaxis.set_minor_formatter(_Plain())
     return figure
 
 

@@ -71,6 +71,7 @@ class Network(keras.layers.Layer):
     """
 
     prior_predictor = None
+    knows_limbs = False
     multiple = 1  # frame height and width must be multiples of this number of pixels
 
     def __init__(self, **kwargs):

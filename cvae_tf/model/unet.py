@@ -252,6 +252,11 @@ class UNet(Network):
             self.prior_predictor = GaussianPredictor(width, N_dim, dtype=policy)
         self.make_weights()
 
+    @property
+    def knows_limbs(self):
+        """Whether drawings are read as `LimbPlanes`."""
+        return isinstance(self.pose_encoder.read, LimbPlanes)
+
     def latent_shape(self, height, width):
         return 1, 1, self.N_dim
 

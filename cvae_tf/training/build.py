@@ -129,7 +129,7 @@ def build_model(config, clips):
     network = build_network(config, clips.footage.limb_hues)
     model = CVAE(network, teacher_forcing_draw=config.tfr_draw, gdl=config.gdl, seed=config.seed,
                  gradient_through_time=config.gradient_through_time, disturbed=config.disturbed,
-                 mirror_average=config.mirror_average and config.limb_planes and clips.footage.limb_hues is not None,
+                 mirror_average=config.mirror_average and config.mirror and network.knows_limbs,
                  clip_norm=config.clip_norm, xla=config.xla, chunk_length=config.chunk_length)
     rate = learning_rate(config.lr_schedule, config.lr, clips.first_step, config.num_epoch)
     if config.optim == "Adam":

@@ -2,17 +2,22 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
+from cvae_tf.data.images import to_float
 from cvae_tf.data.sequences import Sequence
+from cvae_tf.errors import InputError
 from cvae_tf.evaluation import healing, report
 from cvae_tf.evaluation.evaluate import evaluate_sequence
 from cvae_tf.evaluation.summary import report_of
+from cvae_tf.inference.exported_model import ExportedModel
+from cvae_tf.studio import scene as studio
 
 SIZE = (8, 16)
 
 
 class Mixing:
-    """A model whose undisturbed film is a uniform 0.5, and whose frame is ``share`` of the previous one and the rest 0.5.
+    """A model whose undisturbed film is a uniform 0.5: a frame is ``share`` of the previous one, and the rest is 0.5.
 
     A disturbance of d is thus ``d * share**(n + 1)`` in frame n.
     """
@@ -107,3 +112,18 @@ def test_the_report_tells(share, word, tmp_path):
 
 def test_a_model_that_cannot_continue_a_film_or_a_short_film_has_no_verdict():
     assert _measure(Mixing(0.5), 10) is None and healing.merge([None]) is None
+
+
+def test_an_exported_model_continues_its_own_film_and_heals():
+    model = ExportedModel(ROOT / "saved_models" / "studio")
+    frames, poses = (to_float(x) for x in studio.sequence(1, model.height, model.width, length=76))
+    film = model.generate(frames[0], poses[1:], 3, 0.5)
+    for start, before in ((0, frames[0]), (64, film[63])):
+        np.testing.assert_allclose(model.continue_film(frames[0], before, poses[1:][start:], 3, 0.5, start),
+                                   film[start:], atol=1e-5)
+    result = healing.measure_healing(model, frames[0], frames[1:], poses[1:], film, 3, 0.5)
+    assert result["starts"] == [0, 64] and healing.merge([result])["heals"]
+    with pytest.raises(InputError, match="multiple of 64"):
+        model.continue_film(frames[0], film[4], poses[5:], start=5)
+    with pytest.raises(InputError, match="before must be"):
+        model.continue_film(frames[0], 2 * np.ones_like(frames[0]), poses)
