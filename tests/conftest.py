@@ -103,6 +103,9 @@ class StandIn(ExportedModel):
         noise = np.random.default_rng(seed).random(first_frame.shape, np.float32) * np.float32(temperature)
         return (first_frame + poses + noise) / 3
 
+    def continue_film(self, context_frame, before, poses, seed=0, temperature=1.0, start=0):
+        return self.generate(context_frame, poses, seed, temperature)
+
     def film(self, first_frame, seed=0, temperature=1.0):
         def extend(poses):
             self.lengths.append(len(poses))

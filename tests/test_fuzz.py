@@ -48,7 +48,7 @@ def _valid(name):
         return st.integers(rules["low"], rules["high"] if rules["high"] is not None else 10**9)
     if spec.type is float:
         high = rules["high"] if rules["high"] is not None else 3e38
-        return st.floats(0, high, exclude_min=name in POSITIVE)
+        return st.floats(rules["low"] or 0, high, exclude_min=name in POSITIVE)
     names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)  # no control characters
     return names.filter(lambda text: text.strip() and not text.startswith("-"))
 

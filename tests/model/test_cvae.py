@@ -164,7 +164,8 @@ def test_free_running_ignores_future_true_frames(network):
     model = make_model(network())
     frames, poses, context = model.unpack(random_clip())
     # The posterior alone may look at the target: keep it from doing so.
-    model.posterior = lambda frames, pose_features: losses.standard_normal((4, 2, *model.network.latent_shape(16, 32)))
+    latents = losses.standard_normal((4, 2, *model.network.latent_shape(16, 32)))
+    model.posterior = lambda network, frames, pose_features: latents
 
     def predict(frames, ratio):
         model.teacher_forcing_ratio.assign(ratio)
