@@ -14,7 +14,6 @@ from cvae_tf.data.film import side_by_side, to_uint8, write_gif
 from cvae_tf.data.images import to_float
 from cvae_tf.errors import InputError
 from cvae_tf.evaluation.metrics import psnr_per_frame
-from cvae_tf.evaluation.plots import psnr_per_frame_png
 from cvae_tf.evaluation.tables import psnr_table
 from cvae_tf.files import write_csv
 from cvae_tf.training.run import Stopped
@@ -115,6 +114,7 @@ class Validation(keras.callbacks.Callback):
         keep_best: called without arguments when ``val_psnr_prior`` is the highest so far, or when the exported model is
             missing.
         stop: the run's `StopRequest`, which records the duration of each validation.
+        board: the run's `Board`, which shows the film and the curves.
 
     Attributes:
         copy_first: (T-1,) float64, PSNR per frame in dB of the repeated first frame.
@@ -123,13 +123,13 @@ class Validation(keras.callbacks.Callback):
 
     SEED = (0, 0)  # seed of the latents, equal at every validation so that epochs are comparable
 
-    def __init__(self, clip, epochs, folders, state, keep_best, stop):
+    def __init__(self, clip, epochs, folders, state, keep_best, stop, board):
         super().__init__()
         self.frames, self.poses = clip
         self.truth = to_float(self.frames[1:])
         self.epochs, self.folders, self.state, self.keep_best, self.stop = epochs, folders, state, keep_best, stop
         self.copy_first = psnr_per_frame(self.truth, np.broadcast_to(to_float(self.frames[:1]), self.truth.shape))
-        self.step = None
+        self.board, self.step = board, None
         self._generate = self._reconstruct = None
 
     def on_epoch_end(self, epoch, logs=None):
@@ -178,44 +178,20 @@ class Validation(keras.callbacks.Callback):
         path = self.folders.sample(epoch + 1)
         write_gif(path, side_by_side(self.frames[1:], self.poses[1:], to_uint8(prediction)), scale=2)
         height, width = self.frames.shape[1:3]
-        with tf.summary.create_file_writer(str(self.folders.tensorboard / "validation")).as_default():
-            _write_image("free_running", path.read_bytes(), 2 * height, 2 * (3 * width + 2), epoch)
-            _write_image("psnr_per_frame", psnr_per_frame_png(curves, f"Validation after epoch {epoch + 1}"), 374, 880,
-                         epoch)
-
-
-def _write_image(tag, data, height, width, step):
-    """Write an encoded PNG or animated GIF to TensorBoard as it is; `tf.summary.image` accepts only decoded images."""
-    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="images")
-    tf.summary.write(tag, tf.constant([str(width).encode(), str(height).encode(), data]), step=step,
-                     metadata=tf.compat.v1.SummaryMetadata(plugin_data=plugin))
-
-
-class Progress(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar with only the main terms of the loss, so that the bar fits on a line."""
-
-    SHOWN = ("loss", "mse", "kl")
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, {name: logs[name] for name in self.SHOWN})
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, {name: logs[name] for name in self.SHOWN})
+        self.board.show(epoch, path.read_bytes(), (2 * height, 2 * (3 * width + 2)), curves)
 
 
 class EpochRecord(keras.callbacks.Callback):
-    """Write a row to ``metrics.csv`` and print a readable line after each completed epoch.
+    """Write a row to ``metrics.csv`` after each completed epoch.
 
     Args:
         path: path of ``metrics.csv``. The file is only written, never read.
         state: the run's `RunState`, whose ``rows`` (text, in the order of `COLUMNS`) and ``seconds`` are updated.
-        num_epoch: number of epochs in the run.
-        gdl: weight of the gradient difference loss.
     """
 
-    def __init__(self, path, state, num_epoch, gdl):
+    def __init__(self, path, state):
         super().__init__()
-        self.path, self.state, self.num_epoch, self.gdl = path, state, num_epoch, gdl
+        self.path, self.state = path, state
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.monotonic() - self.state.seconds  # minus the seconds before the interruption
@@ -229,16 +205,6 @@ class EpochRecord(keras.callbacks.Callback):
         self.state.seconds = 0.0
         self.state.rows.append([str(values.get(name, "")) for name in COLUMNS])
         write_csv(self.path, COLUMNS, self.state.rows)
-        line = (f"epoch {epoch + 1}/{self.num_epoch}: loss {values['loss']:.4f} = mse {values['mse']:.4f} + "
-                + (f"{self.gdl:.3g} x gd {values['gd']:.4f} + " if self.gdl else "")
-                + f"{values['beta']:.3g} x kl {values['kl']:.4g}, "
-                + f"tfr {values['tfr']:.2f}, lr {values['lr']:.2e}")
-        if "val_psnr_prior" in values:
-            line += (f"; validation {values['val_psnr_prior']:.2f} dB (posterior {values['val_psnr_posterior']:.2f}, "
-                     f"copy-first {values['val_psnr_copy_first']:.2f})")
-        if values["skipped"]:
-            line += f"; {values['skipped']:.0f} updates skipped so far"
-        print(line, flush=True)
 
 
 def _shortest(value):

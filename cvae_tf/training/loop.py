@@ -12,14 +12,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
 from cvae_tf.config import Config, load_config
 from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, say, stop_printing
 from cvae_tf.files import atomic, check_model, check_paths, check_replaceable, lock_of, write_csv
 from cvae_tf.inference.export import MODEL_FILES, load_weights, save_model
 from cvae_tf.inference.exported_model import owner_of, write_owner
-from cvae_tf.training import callbacks
+from cvae_tf.training import callbacks, display
+from cvae_tf.training.board import Board
 from cvae_tf.training.build import build_model, environment, epoch_schedules, load_data, make_deterministic
 from cvae_tf.training.checkpoint import CheckpointFolder, RunState
 from cvae_tf.training.run import Stopped, StopRequest, claim, export_reserved, locked, run_folders, set_aside
@@ -97,14 +97,14 @@ def train(config, fresh=False, began=None, command=None):
                 save_model(model, path, config, folders.number(), data.origin)
 
         epochs = {*range(config.val_every - 1, config.num_epoch, config.val_every), config.num_epoch - 1}
-        validation = callbacks.Validation(data.validation, epochs, folders, state, lambda: export(folders.export), stop)
-        record = callbacks.EpochRecord(folders.metrics, state, config.num_epoch, config.gdl)
-        board = keras.callbacks.TensorBoard(str(folders.tensorboard), write_graph=False)
+        board = Board(folders)
+        validation = callbacks.Validation(data.validation, epochs, folders, state, lambda: export(folders.export), stop,
+                                          board)
         checkpoints = callbacks.Checkpoints(store, state, stop, check, config.checkpoint_minutes)
         checkpoints.set_model(model)
         with _explaining_how_to_continue(command, store, checkpoints), stop.listening():
             if first_step < last_step:
-                _record_settings(config, folders)
+                board.record_settings(config)
                 folders.stopped.unlink(missing_ok=True)
                 if config.max_minutes:
                     validation.set_model(model)
@@ -114,8 +114,9 @@ def train(config, fresh=False, began=None, command=None):
                     _fit(model, clips, range(first_step, last_step), [
                         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check()),
                         callbacks.EpochSchedules(**epoch_schedules(config)),
-                        callbacks.StopWhenNotFinite(clips.names, store), callbacks.Progress(), validation, record,
-                        board, checkpoints])
+                        callbacks.StopWhenNotFinite(clips.names, store), display.Progress(), validation,
+                        callbacks.EpochRecord(folders.metrics, state),
+                        display.EpochLine(config.num_epoch, config.gdl), board, checkpoints])
                 except Stopped:
                     board.on_train_end()  # Keras does not call it after an exception
             steps = int(model.steps)
@@ -134,7 +135,7 @@ def train(config, fresh=False, began=None, command=None):
                 checkpoints.save()
             _mark_finished(folders)
     result = _result(folders, state, validation.copy_first, steps)
-    _report(result, folders, len(validation.copy_first), last_step, time.monotonic() - began, command)
+    display.report(result, folders, len(validation.copy_first), last_step, time.monotonic() - began, command)
     return result
 
 
@@ -243,14 +244,6 @@ def _write_settings(config, folders):
             unfinished.write_text(config.to_json())
 
 
-def _record_settings(config, folders):
-    """Write the configuration for TensorBoard's HParams page, which reads the final metrics from the logs itself."""
-    settings = {name: value for name, value in dataclasses.asdict(config).items()
-                if name not in ("run_dir", "export_dir", "max_minutes")}
-    with tf.summary.create_file_writer(str(folders.tensorboard)).as_default():
-        hparams.hparams(settings, trial_id=folders.root.absolute().name)
-
-
 def _fit(model, clips, steps, run_callbacks):
     """Call Keras's ``fit`` over a range of steps, once for each group of successive epochs with equally many steps."""
     epochs = range(clips.epoch_of(steps.start), clips.epoch_of(steps.stop - 1) + 1)
@@ -297,19 +290,3 @@ def _result(folders, state, copy_first, steps):
     scores = {"best": float(state.best) if np.isfinite(state.best) else float("nan"),
               "posterior": posterior[-1] if posterior else float("nan"), "copy_first": float(copy_first.mean())}
     return TrainingResult(scores, history, steps, folders.root, folders.export, folders.last_model)
-
-
-def _report(result, folders, frames, last_step, seconds, command):
-    exported, samples = folders.export.exists(), sorted(folders.samples.glob("*.gif"), key=lambda p: p.stat().st_mtime)
-    print(f"""
-{"Finished" if result.steps >= last_step else "Stopped by --max_minutes"} at step {result.steps} of {last_step} after \
-{seconds / 60:.1f} minutes.
-PSNR on the validation clip, free running over {frames} frames, z from the prior:
-  best model  {f"{result.scores['best']:.2f} dB" if np.isfinite(result.scores["best"]) else "none yet"}
-  copy-first  {result.scores["copy_first"]:.2f} dB (the first frame repeated)
-GIF           {samples[-1] if samples else "none"}   (truth, pose, prediction)
-TensorBoard   tensorboard --logdir {folders.tensorboard}
-SavedModel    {folders.export if exported else "none"}   (the last one: {folders.last_model})
-Next          python predict.py --model {shlex.quote(str(folders.export if exported else folders.last_model))}""")
-    if result.steps < last_step:
-        print(f"To continue   {command}")

@@ -51,25 +51,17 @@ def test_schedules_out_of_range_are_refused(schedules, message):
         _values(EpochSchedules(**schedules), [0])
 
 
-def test_the_line_of_an_epoch_adds_up(tmp_path, capsys):
-    record = EpochRecord(tmp_path / "metrics.csv", RunState((), ()), num_epoch=2, gdl=0.0)
-    record.on_epoch_begin(0)
-    record.on_epoch_end(0, {**LOGS, "loss": 1.25})
-    assert capsys.readouterr().out == (
-        "epoch 1/2: loss 1.2500 = mse 1.0000 + 0.5 x kl 0.5, tfr 0.00, lr 1.00e-03\n")
-
-
 def test_the_seconds_of_a_continued_epoch_count_both_sessions(tmp_path, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
     state = RunState((), ())
-    first = EpochRecord(tmp_path / "metrics.csv", state, 2, 0.0)
+    first = EpochRecord(tmp_path / "metrics.csv", state)
     first.on_epoch_begin(0)
     now += 30
     first.on_train_batch_end(0)
     saved = state.seconds
     now += 500  # nothing is running
-    second = EpochRecord(tmp_path / "metrics.csv", RunState((), (), seconds=saved), 2, 0.0)
+    second = EpochRecord(tmp_path / "metrics.csv", RunState((), (), seconds=saved))
     for epoch in (0, 1):
         second.on_epoch_begin(epoch)
         now += 12
