@@ -319,7 +319,7 @@ PREDICTIONS = [
     (["--poses", "empty", "--truth", "short"], "empty: no PNG images in this folder"),
     (["--poses", "nowhere", "--truth", "short"], "nowhere: no such folder"),
     (["--poses", "one", "--truth", "data/val/val_img"], "only pose is the first frame's own"),
-    (["--poses", "small", "--truth", "small"], "frame000.png: 32x16 pixels are fewer than the model's 64x32"),
+    (["--poses", "small", "--truth", "small"], "frame000.png: 32x16 pixels are fewer than the model's 128x64"),
     ([*TREE, "--first_frame", "pipe.png"], "pipe.png: not a readable image .not a plain file"),
     ([*TREE, "--truth", "data/val/val_img", "--output", "data/val/val_img/frame001.gif"],
      "--output .*frame001.gif: lies in --truth data/val/val_img.*choose another --output"),
@@ -332,7 +332,7 @@ PREDICTIONS = [
 
 @pytest.mark.parametrize("words, message", PREDICTIONS, ids=[" ".join(words) for words, _ in PREDICTIONS])
 def test_predictions(words, message, end_of, tmp_path):
-    root = image_tree(tmp_path / "data")
+    root = image_tree(tmp_path / "data", size=(128, 64))
     for folder, count in (("short", 3), ("one", 1), ("empty", 0)):
         (tmp_path / folder).mkdir()
         for n in range(count):
@@ -443,7 +443,8 @@ def test_outputs(words, message, end_of, tmp_path):
 
 
 def test_what_the_program_made_is_replaced_and_else_only_on_request(end_of, tmp_path):
-    words = ["predict", *SHIPPED, "--data_dir", image_tree(tmp_path / "data", 3), "--split", "val", "--csv", "x.csv"]
+    tree = image_tree(tmp_path / "data", 3, (128, 64))
+    words = ["predict", *SHIPPED, "--data_dir", tree, "--split", "val", "--csv", "x.csv"]
     assert end_of(*words).code == 0
     _refused(end_of(*words), "x.csv: exists already.*--overwrite")  # any program's table looks like this one
     assert end_of(*words, "--overwrite").code == 0

@@ -30,7 +30,7 @@ def tree(tmp_path_factory):
     """Three test sequences, in folders 2, 10 and 0, of 7 poses and one given frame each; numbered on, as the lab's."""
     root = tmp_path_factory.mktemp("lab") / "LAB"
     for order, name in enumerate(("0", "2", "10")):
-        frames, poses = studio.sequence(20 + order, 32, 64, length=7)
+        frames, poses = studio.sequence(20 + order, 64, 128, length=7)
         for kind, pictures in (("img", frames[:1]), ("label", poses)):
             folder = root / "test" / f"test_{kind}" / name
             folder.mkdir(parents=True)
@@ -41,29 +41,29 @@ def tree(tmp_path_factory):
 
 def _sequence(tree, name):
     frame, poses = (images.list_images(tree / "test" / f"test_{kind}" / name) for kind in ("img", "label"))
-    return (images.to_float(images.read_images(paths, 32, 64)) for paths in (frame, poses))
+    return (images.to_float(images.read_images(paths, 64, 128)) for paths in (frame, poses))
 
 
 def test_every_test_sequence_becomes_a_film_and_its_rows_of_the_submission(tree, tmp_path, model, end_of):
     ended = end_of("predict", "--model", MODEL, "--data_dir", tree, "--split", "test", "--out", "films", "--csv",
                    "submission.csv", "--seed", "3", "--scale", "1")
     assert ended.code == 0, ended.err
-    assert "submission.csv: 21 rows of 6144 values" in ended.out
+    assert "submission.csv: 21 rows of 24576 values" in ended.out
     assert sorted(path.name for path in (tmp_path / "films").iterdir()) == [
         "pred_seq0.gif", "pred_seq10.gif", "pred_seq2.gif"]
     with Image.open(tmp_path / "films" / "pred_seq2.gif") as film:
-        assert film.n_frames == 7 and film.size == (64, 32)
+        assert film.n_frames == 7 and film.size == (128, 64)
         shown = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
     with open(tmp_path / "submission.csv", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == ["id", *map(str, range(6144))]
+    assert header == ["id", *map(str, range(24576))]
     values = np.array(rows, int)
     np.testing.assert_array_equal(values[:, 0], np.arange(21))
     assert values[:, 1:].min() >= 0 and values[:, 1:].max() <= 255
     for order, name in enumerate(("0", "2", "10")):  # numerically, not "0", "10", "2"
         (first,), poses = _sequence(tree, name)
         film = np.concatenate([first[None], model.generate(first, poses[1:], seed=3)])
-        pixels = values[7 * order:7 * order + 7, 1:].reshape(7, 3, 32, 64).transpose(0, 2, 3, 1)
+        pixels = values[7 * order:7 * order + 7, 1:].reshape(7, 3, 64, 128).transpose(0, 2, 3, 1)
         np.testing.assert_array_equal(pixels[0], to_uint8(first))  # the given frame is row 0
         assert np.abs(pixels - np.rint(255 * np.clip(film, 0, 1))).max() <= 1
         if name == "2":
@@ -75,13 +75,13 @@ def test_a_submission_scores_as_the_evaluation_says(tree, tmp_path, model, monke
     shutil.copytree(tree, "LAB")
     truth = []
     for order, name in enumerate(("0", "2", "10")):
-        frames, _ = studio.sequence(20 + order, 32, 64, length=7)
+        frames, _ = studio.sequence(20 + order, 64, 128, length=7)
         truth.append(frames)
         for t, image in enumerate(frames):
             Image.fromarray(image).save(f"LAB/test/test_img/{name}/{630 * (order + 1) + t}.png")
     predict_split(model, "LAB", out="films", csv="mine.csv")
     with open("mine.csv", newline="") as stream:
-        values = np.array(list(csv.reader(stream))[1:], float)[:, 1:].reshape(3, 7, 3, 32, 64)
+        values = np.array(list(csv.reader(stream))[1:], float)[:, 1:].reshape(3, 7, 3, 64, 128)
     error = values - np.stack(truth).transpose(0, 1, 4, 2, 3)
     mse = np.mean(error[:, 1:] ** 2, axis=(2, 3, 4))  # without the given frame
     expected = (20 * np.log10(255) - 10 * np.log10(mse)).mean(axis=1)
