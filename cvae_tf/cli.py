@@ -5,19 +5,24 @@ imported only when it is called, so ``--help``, ``--dry_run`` and a mistyped fla
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
 
 from cvae_tf import __version__, errors
-from cvae_tf.config import PRESETS, STUDIO, Config, load_config
+from cvae_tf.config import ABOUT_PRESETS, PRESETS, STUDIO, Config, load_config
 from cvae_tf.errors import InputError
 
 SCRIPTS = ("train.py", "predict.py")
+METAVARS = {int: "N", float: "X", str: "FOLDER"}
 LEAST_STEPS = 2000  # of a training on a prepared data set, however short: with fewer, limbs stay blurred
 
 
@@ -69,15 +74,19 @@ def train_config(argv):
     Raises:
         InputError: an unknown flag, preset or choice, or a value out of range.
     """
-    parser = _Parser("train", "In brackets: the default without a preset.")
+    preset = _preset(argv)
+    parser = _Parser("train", "\n".join([
+        "", "presets, named settings which the other flags override:",
+        *(f"  {name:12}{text}" for name, text in ABOUT_PRESETS.items()), "",
+        f"In brackets: the value of the preset '{preset}'. --no_NAME turns the switch --NAME off."]))
     parser.switch("dry_run", "print the configuration as JSON and stop")
-    parser.switch("fresh", "set an existing run in --run_dir aside under another name, and start over")
-    groups = {}
+    parser.switch("fresh", "keep an existing run in --run_dir under another name, and start over")
+    shown, groups = Config(**PRESETS[preset] | {"preset": preset}), {}
     for spec in dataclasses.fields(Config):
         name = spec.metadata["group"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
-        _add_setting(groups[name], spec)
+        _add_setting(groups[name], spec, getattr(shown, spec.name))
     args = vars(parser.parse_args(argv))
     dry_run, fresh = args.pop("dry_run"), args.pop("fresh")
     if fresh and not args.get("run_dir"):
@@ -95,6 +104,14 @@ def train_config(argv):
         base = PRESETS[args.get("preset", "demo")]
     settings = {**base, **args}
     return Config(**settings | _prepared_settings(settings)), dry_run, fresh
+
+
+def _preset(argv):
+    """The preset that a command line names, if there is one of this name; else the default."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", default="demo", nargs="?")
+    name = parser.parse_known_args(list(map(str, argv)))[0].preset
+    return name if name in PRESETS else "demo"
 
 
 def _prepared_settings(settings):
@@ -126,9 +143,29 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, command, more=""):
         summary, _ = COMMANDS[command]
         script = Path(sys.argv[0]).name
-        program = "cvae-tf" if script.startswith("cvae-tf") else "python -m cvae_tf"
-        super().__init__(prog=f"python {script}" if script in SCRIPTS else f"{program} {command}", allow_abbrev=False,
-                         description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+        self.columns = min(100, shutil.get_terminal_size((100, 24)).columns)
+        super().__init__(
+            prog=f"python {script}" if script in SCRIPTS else f"{errors.program()} {command}", allow_abbrev=False,
+            description=self._wrapped(f"{summary[0].upper()}{summary[1:]}.\n{more}"),
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28,
+                                                                              width=self.columns))
+
+    def _wrapped(self, text):
+        lines = [textwrap.wrap(line, self.columns, subsequent_indent=14 * " " if line.startswith(" ") else "") or [""]
+                 for line in text.strip().splitlines()]
+        return "\n".join(itertools.chain(*lines))
+
+    def format_help(self):
+        """The help, whose first line names the values that must be given."""
+        needed, others = [], False
+        for action in self._actions:
+            value = f"{action.metavar} ..." if action.nargs == "+" else action.metavar
+            if action.required:
+                needed.append(f"--{action.dest} {value}" if action.option_strings else value)
+            others |= not action.required and action.dest != "help"
+        usage = " ".join([self.prog, *needed, *["[flags]"] * others])
+        self.usage = textwrap.fill(usage, self.columns - len("usage: "), subsequent_indent=7 * " ")
+        return super().format_help()
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse as argparse does, with dashes in flag names read as underscores. `parse_args` calls this method.
@@ -148,11 +185,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise InputError(f"{message}; see {self.prog} --help")
 
-    def flag(self, name, text, default=None, **options):
+    def flag(self, name, text, default=None, metavar=None, **options):
         """Add the flag ``--name``. Its value has the type of ``default``, or is a string if there is no default."""
         if default is not None:
-            text, options["type"] = f"{text} [{default}]", type(default)
-        self.add_argument(f"--{name}", help=text, default=default, **options)
+            shown = f"{default:g}" if isinstance(default, float) else default
+            text, options["type"] = f"{text} [{shown}]", type(default)
+        metavar = metavar or METAVARS[options.get("type", str)]
+        self.add_argument(f"--{name}", help=text, default=default, metavar=metavar, **options)
 
     def switch(self, name, text):
         """Add the boolean flag ``--name``, which is off by default."""
@@ -163,20 +202,42 @@ class _Parser(argparse.ArgumentParser):
         self.flag("frame_W", "frame width in pixels", 64)
 
 
-def _add_setting(group, spec):
-    """Add the flag for a field of `Config`. The parser returns only the flags given; the preset decides the others."""
+def _add_setting(group, spec, shown=None):
+    """Add the flag for a field of `Config`. The parser returns only the flags given; the preset decides the others.
+
+    Args:
+        group: parser or group of flags.
+        spec: the field.
+        shown: value to show in the help as the default; None: the help leaves this flag out.
+    """
     text = spec.metadata["help"].replace("%", "%%")
-    options = {"default": argparse.SUPPRESS, "help": text}
     if spec.type is bool:
-        group.add_argument(f"--{spec.name}", action="store_true", **options | {"help": f"{text} [off]"})
-        group.add_argument(f"--no_{spec.name}", action="store_false", dest=spec.name, default=argparse.SUPPRESS,
-                           help=f"turn --{spec.name} off")
+        text += " [on]" if shown else " [off]"
+    elif not text.endswith("]"):
+        text += f" [{shown:g}]" if spec.type is float and shown is not None else f" [{shown}]"
+    options = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS if shown is None else text}
+    if spec.type is bool:
+        group.add_argument(f"--{spec.name}", action="store_true", **options)
+        group.add_argument(f"--no_{spec.name}", action="store_false", dest=spec.name,
+                           **options | {"help": argparse.SUPPRESS})
         return
-    if not text.endswith("]"):
-        options["help"] = f"{text} [{spec.default}]"
-    choices = tuple(PRESETS) if spec.name == "preset" else spec.metadata["choices"]
-    metavar = "{" + ",".join(choices) + "}" if choices else spec.type.__name__.upper()
-    group.add_argument(f"--{spec.name}", type=spec.type, metavar=metavar, **options)
+    named = spec.metadata["choices"] or spec.name == "preset"
+    group.add_argument(f"--{spec.name}", type=spec.type, metavar="NAME" if named else METAVARS[spec.type], **options)
+
+
+@contextlib.contextmanager
+def _starting_tensorflow():
+    """Hold TensorFlow's notes back while the block imports it and sets it up, then start its devices.
+
+    The notes are shown if TensorFlow does not find the machine's GPU, since they tell why.
+    """
+    with errors.notes_held() as notes:
+        yield
+        import tensorflow as tf
+
+        tf.zeros(())  # starts the devices
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        notes.show = Path("/dev/nvidia0").exists() and not hidden and not tf.config.list_physical_devices("GPU")
 
 
 # ---------------------------------------------------------------------- commands: words -> a function to call
@@ -187,9 +248,13 @@ def _train(words):
         return partial(print, config.to_json(), end="")
 
     def run():
-        began = time.monotonic()
-        from cvae_tf.training.loop import train  # this import takes seconds, which count towards --max_minutes
+        began = time.monotonic()  # the start of TensorFlow takes seconds, which count towards --max_minutes
+        with _starting_tensorflow():
+            from cvae_tf.training.build import make_deterministic
+            from cvae_tf.training.loop import train
 
+            if config.deterministic:
+                make_deterministic()
         train(config, fresh, began)
 
     return run
@@ -198,64 +263,65 @@ def _train(words):
 def _prepare(words):
     from cvae_tf.pose.smoothing import MAX_GAP
 
-    parser = _Parser("prepare", "The data set has the lab's layout, for train --data_dir OUT.")
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video of one person: MP4, MOV, AVI, WebM, GIF, "
-                        "or a folder of numbered images")
+    parser = _Parser("prepare", "The data set has the lab's layout; train on it with: train --data_dir OUT.")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO",
+                        help="video of one person (MP4, MOV, AVI, WebM, GIF) or a folder of numbered images")
     parser.flag("out", "folder of the data set to write", required=True)
-    parser.flag("val", "videos for validation, beside VIDEO [the last 15%% of each VIDEO]", nargs="+", default=None)
-    parser.flag("poses", "key points that another program found in the only VIDEO: folder of OpenPose JSON files, COCO "
-                "JSON, .npz with an array (frames, points, 3) of x, y and confidence, HDF5 or CSV of SLEAP, or CSV of "
-                "DeepLabCut [found by prepare itself]")
-    parser.flag("crop", "part of the picture: person (a fixed box that holds the person in all frames), whole, "
-                "or X,Y,W,H in pixels", "person")
-    parser.flag("height", "height of the frames in pixels; the width follows from the crop. 0: frames of about as many "
-                "pixels as 32x64", 0)
-    parser.flag("fps", "frames per second; 0: those of the slowest VIDEO, divided by a whole number to be at most 30",
-                0.0)
-    parser.flag("max_gap", "longest gap in the key points that is interpolated, in frames", MAX_GAP)
-    parser.switch("overwrite", "replace a data set in --out that was prepared from other videos or with other "
-                  "settings")
+    parser.flag("val", "further videos, for validation [the last 15%% of each VIDEO]", metavar="VIDEO", nargs="+",
+                default=None)
+    parser.flag("poses", "key points that another program found in the only VIDEO: a folder of OpenPose JSON files, "
+                "COCO JSON, .npz (an array frames, points, 3 of x, y and confidence), HDF5 or CSV of SLEAP, CSV of "
+                "DeepLabCut [none: found here]", metavar="PATH")
+    parser.flag("crop", "part of the picture: person (a fixed box around the person), whole, or X,Y,W,H in pixels",
+                "person", metavar="NAME")
+    parser.flag("height", "height of the frames in pixels; 0: frames of about as many pixels as 32x64", 0)
+    parser.flag("fps", "frames per second; 0: those of the slowest VIDEO, or a part of them, at most 30", 0.0)
+    parser.flag("max_gap", "longest gap in the key points to interpolate, in frames", MAX_GAP)
+    parser.switch("overwrite", "replace a data set in --out made from other videos or settings")
     args = vars(parser.parse_args(words))
 
     def run():
         from cvae_tf.preparation.prepare import prepare
 
-        prepare(args.pop("videos"), args.pop("out"), args.pop("val") or (), **args)
+        with errors.notes_held():
+            prepare(args.pop("videos"), args.pop("out"), args.pop("val") or (), **args)
 
     return run
 
 
 def _predict(words):
-    parser = _Parser("predict", "Without flags: the newest model, and the validation sequence of the studio.")
+    parser = _Parser("predict", "Without flags: the newest model, on the studio's validation sequence.")
     _add_model(parser)
-    parser.flag("first_frame", "image that the film starts from [the first frame of --truth, or else of the model's "
-                "footage]")
-    parser.flag("poses", "a video; key points (folder of OpenPose JSON files, COCO JSON, .npz, HDF5 or CSV of SLEAP, "
-                f"CSV of DeepLabCut, motion capture as BVH); a folder of drawn poses, PNG; or '{STUDIO}' [{STUDIO}]")
-    parser.add_argument("--retarget", dest="fit", nargs="?", const="place", choices=("place", "limbs"),
-                        help="fit the person in the video or key points to the person of the model's footage: body "
-                        "height and place on the floor, and with limbs also the lengths of the limbs")
-    parser.flag("view", "direction from which motion capture is seen: front, side, or degrees from the front towards "
-                "the person's right [front]")
-    parser.flag("truth", "folder of the true frames, named like the drawn poses, to compare with")
-    parser.flag("output", "film to write: .gif, .mp4, .webm, .npz (an array), or a name without extension for a folder "
-                "of PNG files; PSNR curve and table go beside the film [prediction.gif]")
+    parser.flag("first_frame", "image that the film starts from [the first of --truth or of the model's footage]",
+                metavar="IMAGE")
+    parser.flag("poses", f"what the film follows: a video; a folder of drawn poses, PNG; '{STUDIO}'; motion capture, "
+                "BVH; or key points: a folder of OpenPose JSON files, COCO JSON, .npz, HDF5 or CSV of SLEAP, CSV of "
+                f"DeepLabCut [{STUDIO}]", metavar="PATH")
+    parser.add_argument("--retarget", dest="fit", nargs="?", const="place", choices=("place", "limbs"), metavar="NAME",
+                        help="fit the person of --poses to the model's person: place (body height and place on the "
+                        "floor, also if no NAME is given), or limbs (their lengths too)")
+    parser.flag("view", "direction that motion capture is seen from: front, side, or degrees towards the person's "
+                "right [front]", metavar="NAME")
+    parser.flag("truth", "folder of true frames, named like the drawn poses, to compare with")
+    parser.flag("output", "film to write: .gif, .mp4, .webm, .npz (an array), or, without ending, a folder of PNG "
+                "files; PSNR curve and table go beside it [prediction.gif]", metavar="FILE")
     parser.add_argument("--compare", action="store_const", const=True,
-                        help="show driver, pose and result side by side; the driver is the video or the key points")
-    parser.flag("overlay", "drawing to put over the result: pose [none]", choices=("pose",))
+                        help="show the video or the key points of --poses beside pose and result")
+    parser.flag("overlay", "drawing to put over the result: pose [none]", choices=("pose",), metavar="NAME")
     parser.add_argument("--contact_sheet", action="store_const", const=True,
                         help="write a PNG with 24 frames beside the film")
-    parser.flag("samples", "number of films, drawn side by side [1]", type=int)
+    parser.flag("samples", "number of films, shown side by side [1]", type=int)
     _add_latents(parser)
     parser.flag("fps", "frames per second [those of the model's footage]", type=float)
-    parser.flag("scale", "enlargement: width and height of a frame's pixel in the film, in pixels", 4)
+    parser.flag("scale", "enlargement of the frames: a whole factor", 4)
     parser.flag("enlarge", "method of enlargement: nearest shows pixels as squares, lanczos is smooth [nearest]",
-                choices=("nearest", "lanczos"))
+                choices=("nearest", "lanczos"), metavar="NAME")
     split = parser.add_argument_group("the test sequences of a data set, instead of one film")
-    split.add_argument("--data_dir", help="folder of the data set in the lab's layout")
-    split.add_argument("--split", help="split of the data set, or a folder that holds *_img and *_label [test]")
-    split.add_argument("--out", help="folder of the GIFs to write [predictions]")
-    split.add_argument("--csv", help="submission file of the lab to write [none]")
+    split.add_argument("--data_dir", metavar="FOLDER", help="data set in the lab's layout")
+    split.add_argument("--split", metavar="NAME",
+                       help="part of the data set, or a folder that holds *_img and *_label [test]")
+    split.add_argument("--out", metavar="FOLDER", help="folder of the GIFs to write [predictions]")
+    split.add_argument("--csv", metavar="FILE", help="submission file of the lab to write [none]")
     _add_overwrite(parser)
     args = vars(parser.parse_args(words))
     given = {name: value for name, value in args.items() if value is not None}
@@ -271,8 +337,9 @@ def _predict(words):
         from cvae_tf.inference.predict import predict
         from cvae_tf.lab.submission import predict_split
 
-        use_one_thread_if_light(given.get("model") or newest_model())
-        (predict_split if "data_dir" in given else predict)(**given)
+        with errors.notes_held():
+            use_one_thread_if_light(given.get("model") or newest_model())
+            (predict_split if "data_dir" in given else predict)(**given)
 
     return run
 
@@ -280,16 +347,17 @@ def _predict(words):
 def _evaluate(words):
     parser = _Parser("evaluate")
     _add_model(parser)
-    parser.flag("data_dir", f"folder of the data set in the lab's layout, or '{STUDIO}'", STUDIO)
-    parser.flag("split", "split of the data set: val, test, or a folder that holds *_img and *_label", "val")
+    parser.flag("data_dir", f"data set in the lab's layout, or '{STUDIO}'", STUDIO)
+    parser.flag("split", "part of the data set: val, test, or a folder that holds *_img and *_label", "val",
+                metavar="NAME")
     parser.flag("samples", "number of films with z from the prior, for each sequence", 10)
     _add_latents(parser)
     parser.flag("out", "folder of the report to write [reports/MODEL-DATA-SPLIT]")
-    parser.add_argument("--pose_detector", action="store_true", default=None, help="search true and generated frames "
-                        "for the person's joints, and compare them with the pose that each frame was generated from "
+    parser.add_argument("--pose_detector", action="store_true", default=None,
+                        help="find the person's joints in true and generated frames, and compare them with the poses "
                         "[on if ai-edge-litert is installed]")
     parser.add_argument("--no_pose_detector", action="store_false", dest="pose_detector", default=None,
-                        help="turn --pose_detector off")
+                        help="do not look for joints")
     args = vars(parser.parse_args(words))
 
     def run():
@@ -298,8 +366,9 @@ def _evaluate(words):
 
         given = args.pop("model")
         path = given or newest_model()
-        use_one_thread_if_light(path)
-        evaluate(open_model(path, chosen=not given), **args)
+        with errors.notes_held():
+            use_one_thread_if_light(path)
+            evaluate(open_model(path, chosen=not given), **args)
 
     return run
 
@@ -321,23 +390,24 @@ def _compare(words):
 def _study(words):
     from cvae_tf.experiments.grid import CHOSEN, VARIED
 
-    parser = _Parser("study", "The runs are those of the report: each --kl_anneal_type with a teacher-forcing ratio "
-                     "of 1 that decays, of 0.5 and of 0. A flag of train with one value holds for all runs; one with "
-                     "several values, or a switch both on and off, is a further axis: each combination is a run. "
-                     "--kl_anneal_type replaces that axis of the report, and --tfr or --tfr_d_step that of teacher "
-                     "forcing. In brackets: the default without a preset; the default preset is 'study'.")
-    parser.flag("out", "folder of the study; an existing study is continued, and extended by further values",
+    parser = _Parser("study", "\n".join([
+        "", "The runs are those of the report: each schedule of beta (Cyclical, Monotonic, WithoutKL) with a "
+        "teacher-forcing ratio of 1 that decays, of 0.5 and of 0. They have the preset 'study', unless --preset names "
+        "another.",
+        "", "Any flag of train can be added; train --help explains them. A flag with one value holds for all runs. A "
+        "flag with several values is a further axis, and so is a switch given both on and off: each combination is a "
+        "run. --kl_anneal_type replaces the schedules of beta, and --tfr or --tfr_d_step those of teacher forcing. "
+        "For example:", "  study --out S --kl_anneal_cycle 4 10 --seed 0 1 2 --mirror --no_mirror"]))
+    parser.flag("out", "folder of the study; an existing study is continued or extended",
                 required=True)
-    parser.flag("minutes_per_run", "duration of a run in minutes, which sets the number of steps per epoch; 0: the "
-                "number of the preset", 0.0)
+    parser.flag("minutes_per_run", "length of a run in minutes; 0: the number of steps of the preset", 0.0)
     parser.switch("dry_run", "print the configuration of each run as JSON and stop")
-    parser.switch("schedules", "draw beta and the teacher-forcing ratio of the runs in OUT/schedules and stop")
+    parser.switch("schedules", "draw the schedules of the runs in OUT/schedules and stop")
     for spec in dataclasses.fields(Config):
-        if spec.name in CHOSEN:
-            continue
-        _add_setting(parser, spec)
-        if spec.type is not bool:
-            parser._actions[-1].nargs = "+"
+        if spec.name not in CHOSEN:
+            _add_setting(parser, spec)
+            if spec.type is not bool:
+                parser._actions[-1].nargs = "+"
     given = [word[2:].partition("=")[0].replace("-", "_") for word in map(str, words) if word.startswith("--")]
     for name in given:
         if name in CHOSEN:
@@ -360,8 +430,13 @@ def _study(words):
 
         if dry_run:
             print("".join(run.to_json() for run in plan(config, out, axes, minutes)), end="")
-        else:
-            (draw_schedules if schedules else study)(config, out, minutes_per_run=minutes, axes=axes)
+            return
+        with _starting_tensorflow():
+            from cvae_tf.training.build import make_deterministic
+
+            if config.deterministic:
+                make_deterministic()
+        (draw_schedules if schedules else study)(config, out, minutes_per_run=minutes, axes=axes)
 
     return run
 
@@ -392,20 +467,21 @@ def _studio(words):
 
 def _import_torch(words):
     parser = _Parser("import-torch", "Nothing in the file is executed.")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file that the template's Trainer saved, such as "
-                        "epoch=69.ckpt")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT",
+                        help="file that the template's Trainer saved, such as epoch=69.ckpt")
     parser.flag("out", "folder of the exported model to write", required=True)
-    parser.flag("batch_norm", "statistics that normalise poses: those of the batch (train), as in the template, or the "
-                "running statistics (inference)", "train", choices=("train", "inference"))
+    parser.flag("batch_norm", "pose statistics: of the batch (train), as in the template, or running (inference)",
+                "train", choices=("train", "inference"), metavar="NAME")
     parser.frame_size()
     parser.switch("overwrite", "replace an exported model in --out, unless it belongs to a training run")
     args = parser.parse_args(words)
 
     def run():
-        from cvae_tf.lab.torch_checkpoint import import_torch
+        with errors.notes_held():
+            from cvae_tf.lab.torch_checkpoint import import_torch
 
-        model = import_torch(args.checkpoint, args.out, args.batch_norm, (args.frame_H, args.frame_W),
-                             args.overwrite)
+            model = import_torch(args.checkpoint, args.out, args.batch_norm, (args.frame_H, args.frame_W),
+                                 args.overwrite)
         network = model.network
         print(f"{args.out}: the lab's network with F_dim {network.F_dim}, L_dim {network.L_dim}, N_dim "
               f"{network.N_dim}, D_out_dim {network.D_out_dim}, {model.trainable_parameters:,} trainable parameters, "
@@ -418,14 +494,15 @@ def _import_torch(words):
 def _export_torch(words):
     parser = _Parser("export-torch")
     parser.flag("model", "folder of an exported model of the lab's network", required=True)
-    parser.flag("out", "file to write, such as epoch=69.ckpt, whose name gives its epoch", required=True)
+    parser.flag("out", "file to write, such as epoch=69.ckpt; its name gives the epoch", required=True, metavar="FILE")
     parser.switch("overwrite", "replace the file --out")
     args = parser.parse_args(words)
 
     def run():
-        from cvae_tf.lab.torch_checkpoint import export_torch
+        with errors.notes_held():
+            from cvae_tf.lab.torch_checkpoint import export_torch
 
-        settings = export_torch(args.model, args.out, args.overwrite)
+            settings = export_torch(args.model, args.out, args.overwrite)
         print(f"{args.out}: a checkpoint of the lab's template with " + ", ".join(
             f"{name} {value:g}" for name, value in settings.items()))
 
@@ -433,35 +510,33 @@ def _export_torch(words):
 
 
 def _add_model(parser):
-    parser.flag("model", "folder of an exported model [the newest in saved_models/, or else the one that comes with "
-                "the package]")
+    parser.flag("model", "exported model [the newest in saved_models/, or else the one of the package]")
 
 
 def _add_latents(parser):
-    parser.flag("seed", "seed of the latents; sample k (0, 1, ...) takes seed + k", 0)
-    parser.flag("temperature", "factor that scales the deviation of z from the prior's mean; 0 generates the film of "
-                "the prior's mean", 1.0)
+    parser.flag("seed", "seed of the latents z; sample k, from 0, takes seed + k", 0)
+    parser.flag("temperature", "factor on the deviation of z from the prior's mean; 0: z is the mean", 1.0)
 
 
 def _add_overwrite(parser):
-    parser.switch("overwrite", "replace files that the program did not make; never an input, a run or a device")
+    parser.switch("overwrite", "replace files that this program did not make, too; never an input or a run")
 
 
 def _overview():
     lines = [f"  {name:14}{summary}" for name, (summary, _) in COMMANDS.items()]
     return "\n".join(["usage: cvae-tf COMMAND [flags]", "       python -m cvae_tf COMMAND [flags]", "", *lines, "",
-                      "cvae-tf COMMAND --help lists the flags of a command; cvae-tf --version prints the version.",
+                      "COMMAND --help lists the flags of a command; --version prints the version.",
                       "Dashes and underscores in flags are alike."])
 
 
 COMMANDS = {
     "prepare": ("turn videos of a person into a data set to train on", _prepare),
-    "train": ("train the conditional VAE; without flags, on the built-in studio data set", _train),
-    "predict": ("generate a film from one frame and drawn poses, with an exported model", _predict),
-    "evaluate": ("measure an exported model on whole sequences beside baselines, and write a report", _evaluate),
+    "train": ("train a model; without flags, on the built-in studio", _train),
+    "predict": ("generate a film from one frame and poses, with a trained model", _predict),
+    "evaluate": ("measure a model beside baselines, and write a report", _evaluate),
     "compare": ("draw figures and a table of several training runs", _compare),
-    "study": ("train every schedule of beta with every schedule of teacher forcing, and compare the runs", _study),
+    "study": ("train a grid of schedules or other settings, and compare the runs", _study),
     "studio": ("write studio footage to disk in the lab's layout", _studio),
     "import-torch": ("turn a checkpoint of the lab's PyTorch template into an exported model", _import_torch),
-    "export-torch": ("write an exported model of the lab's network as a checkpoint of the template", _export_torch),
+    "export-torch": ("write a model of the lab's network as a checkpoint of the template", _export_torch),
 }

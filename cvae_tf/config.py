@@ -30,106 +30,91 @@ class Config:
         InputError: a value is out of its range or not among its choices.
     """
 
-    preset: str = _flag("demo", "run", "preset: named settings, which the other flags override")
+    preset: str = _flag("demo", "run", "named settings, which the other flags override; see above")
     run_dir: str = _flag("", "run", "folder of the run; an existing run is continued [runs/PRESET-N]")
-    export_dir: str = _flag("", "run", "folder of the exported SavedModel [saved_models/NAME-OF-RUN]")
-    init_from: str = _flag("", "run", "folder of an exported model whose weights are the initial weights [none]")
+    export_dir: str = _flag("", "run", "folder of the exported model [saved_models/NAME-OF-RUN]")
+    init_from: str = _flag("", "run", "exported model whose weights the training begins with [none]")
     num_epoch: int = _flag(16, "run", "number of epochs", low=1, high=10_000)
-    steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: as many as hold each training frame once", low=0,
+    steps_per_epoch: int = _flag(0, "run", "batches in an epoch; 0: enough to hold each training frame once", low=0,
                                  high=100_000)
-    val_every: int = _flag(4, "run", "epochs from one validation to the next; the last epoch is always validated",
-                           low=1)
-    max_minutes: float = _flag(0.0, "run", "time limit in minutes, from this start of the program on; 0: no limit",
-                              low=0)
-    checkpoint_minutes: float = _flag(5.0, "run", "minutes from one checkpoint to the next within an epoch", low=0)
-    deterministic: bool = _flag(False, "run", "the same bits with any number of CPU cores: two threads an operation, "
-                                "however many cores there are; on a GPU deterministic operations, which are slower")
-    precision: str = _flag("float32", "run", "number format; the mixed formats compute mostly in 16 bits, faster on a "
-                           "GPU with units for them, far slower on a CPU",
+    val_every: int = _flag(4, "run", "epochs between validations; the last epoch always has one", low=1)
+    max_minutes: float = _flag(0.0, "run", "time limit of this session in minutes; 0: none", low=0)
+    checkpoint_minutes: float = _flag(5.0, "run", "minutes between checkpoints within an epoch", low=0)
+    deterministic: bool = _flag(False, "run", "the same bits with any number of CPU cores; slower on a GPU")
+    precision: str = _flag("float32", "run", "float32; for a GPU also mixed_float16 or mixed_bfloat16",
                            choices=("float32", "mixed_float16", "mixed_bfloat16"))
-    xla: bool = _flag(False, "run", "compilation of the training step with XLA, for a GPU: a slower start; slower on a "
-                      "CPU")
+    xla: bool = _flag(False, "run", "compile the training step with XLA, for GPUs; a slower start")
     seed: int = _flag(0, "run", "seed of the initial weights, the order of clips and all noise", low=0, high=2**31 - 1)
 
-    data_dir: str = _flag(STUDIO, "data", "folder of the data set in the lab's layout, or 'studio' for the built-in "
-                          "synthetic one")
-    frame_H: int = _flag(32, "data", "frame height in pixels", low=8, high=1024)
-    frame_W: int = _flag(64, "data", "frame width in pixels", low=8, high=1024)
-    train_vi_len: int = _flag(16, "data", "number of frames in a training clip", low=2, high=10_000)
-    val_vi_len: int = _flag(630, "data", "number of frames in the validation clip, at most", low=2)
-    clips: str = _flag("random", "data", "position of training clips: random, or tiled in a fixed order as in the lab",
+    data_dir: str = _flag(STUDIO, "data", "data set in the lab's layout; studio: built-in, synthetic")
+    frame_H: int = _flag(32, "data", "frame height in pixels; for the unet, 8 must divide it", low=8, high=1024)
+    frame_W: int = _flag(64, "data", "frame width in pixels; for the unet, 8 must divide it", low=8, high=1024)
+    train_vi_len: int = _flag(16, "data", "frames in a training clip", low=2, high=10_000)
+    val_vi_len: int = _flag(630, "data", "frames in the validation clip, at most", low=2)
+    clips: str = _flag("random", "data", "position of training clips: random, or tiled in a fixed order",
                        choices=("random", "tiled"))
-    context: str = _flag("sequence", "data", "context frame of a training clip: a random frame of its sequence, or the "
-                         "clip's first frame", choices=("sequence", "clip"))
-    mirror: bool = _flag(False, "data", "mirroring of random training clips, half of them, with the colours of left "
-                         "and right limbs exchanged; for poses in the colours of the lab or the studio")
-    zoom: float = _flag(1.0, "data", "largest enlargement of random training clips, a quarter of them, around the "
-                        "person; 1: none", low=1, high=10)
+    context: str = _flag("sequence", "data", "context frame: any of the sequence, or the first of the clip",
+                         choices=("sequence", "clip"))
+    mirror: bool = _flag(False, "data", "mirror half of the random clips; for the lab's or studio's poses")
+    zoom: float = _flag(1.0, "data", "enlarge a quarter of the random clips by up to this factor; 1: none", low=1,
+                        high=10)
     partial: float = _flag(1.0, "data", "share of the training frames to use, counted from the first", low=0, high=1)
     fast_train: bool = _flag(False, "data", "fewer training frames in the first epochs")
-    fast_partial: float = _flag(0.4, "data", "share of the training frames in use in the first epochs of --fast_train",
-                                low=0, high=1)
-    fast_train_epoch: int = _flag(5, "data", "number of first epochs with fewer frames, for --fast_train", low=0)
-    max_frames: int = _flag(0, "data", "number of frames to read of each of train and val; 0: all", low=0)
+    fast_partial: float = _flag(0.4, "data", "share of the training frames in the first epochs of --fast_train", low=0,
+                                high=1)
+    fast_train_epoch: int = _flag(5, "data", "number of first epochs of --fast_train", low=0)
+    max_frames: int = _flag(0, "data", "frames to read of each of train and val; 0: all", low=0)
 
-    studio_sequences: int = _flag(4, "data", "number of training sequences of the studio, of 630 frames each", low=1,
-                                  high=1000)
-    studio_seed: int = _flag(0, "data", "seed of the studio's footage", low=0, high=2**31 - 1)
-    studio_variety: bool = _flag(False, "data", "other clothes and lighting in each sequence of the studio")
-    studio_lamp: bool = _flag(False, "data", "a lamp in the studio that colours the shirt, which the poses do not show")
+    studio_sequences: int = _flag(4, "data", "studio: number of training sequences of 630 frames", low=1, high=1000)
+    studio_seed: int = _flag(0, "data", "studio: seed of the footage", low=0, high=2**31 - 1)
+    studio_variety: bool = _flag(False, "data", "studio: other clothes and lighting in each sequence")
+    studio_lamp: bool = _flag(False, "data", "studio: a lamp, not in the poses, colours the shirt")
 
-    network: str = _flag("unet", "network", "network: the efficient multi-scale U-Net, or the lab's",
+    network: str = _flag("unet", "network", "unet, an efficient multi-scale U-Net, or lab, the lab's network",
                          choices=("unet", "lab"))
     width: int = _flag(defaults.WIDTH, "network", "unet: channels at half resolution", low=4, high=512)
     F_dim: int = _flag(defaults.F_DIM, "network", "lab: channels of frame features", low=1, high=4096)
     L_dim: int = _flag(defaults.L_DIM, "network", "lab: channels of pose (label) features", low=1, high=4096)
-    N_dim: int = _flag(defaults.N_DIM, "network", "channels of the latent, which is a map (lab) or one vector (unet)",
-                       low=1, high=4096)
+    N_dim: int = _flag(defaults.N_DIM, "network", "channels of the latent z: one vector (unet) or a map (lab)", low=1,
+                       high=4096)
     D_out_dim: int = _flag(defaults.D_OUT_DIM, "network", "lab: channels after decoder fusion", low=2, high=4096)
-    prior: str = _flag("standard", "network", "prior of the latent: N(0, I), or (unet) learned from the frame before "
-                       "and the pose", choices=("standard", "learned"))
-    limb_planes: bool = _flag(True, "network", "unet: drawn poses are read as one plane for each limb, by the "
-                              "colours of the lab or the studio; other poses are read as RGB images")
-    mirror_average: bool = _flag(False, "network", "unet: each generated frame is the mean of the network's frame and "
-                                 "of its frame of the mirrored scene, for twice the time; no effect without --mirror")
-    batch_norm: str = _flag("inference", "network", "lab: statistics that normalise poses outside training: the "
-                            "running ones, or those of the batch as in training", choices=("inference", "train"))
+    prior: str = _flag("standard", "network", "distribution of z: standard, N(0, I), or learned (unet only)",
+                       choices=("standard", "learned"))
+    limb_planes: bool = _flag(True, "network", "unet: read coloured drawn poses as one plane for each limb")
+    mirror_average: bool = _flag(False, "network", "unet, with --mirror: mean with the mirrored film; twice the time")
+    batch_norm: str = _flag("inference", "network", "lab: pose statistics, running (inference) or batch (train)",
+                            choices=("inference", "train"))
 
-    kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of beta, the weight of the KL divergence; "
-                                "WithoutKL is a constant beta", choices=KL_ANNEAL_TYPES)
-    kl_anneal_cycle: int = _flag(7, "objective", "number of cycles of the Cyclical schedule", low=1, high=10_000)
-    kl_anneal_ratio: float = _flag(defaults.BETA, "objective", "beta at the top of a cycle, and the constant beta of "
-                                   "WithoutKL, per nat", low=0)
-    kl_anneal_start: int = _flag(0, "objective", "number of first epochs with beta 0, before the schedule begins",
-                                 low=0)
-    narrow_posterior: bool = _flag(False, "objective", "unet: a narrow initial posterior, so that z carries "
-                                   "information from the first step; beta should begin at 0 then")
-    gdl: float = _flag(defaults.GDL, "objective", "weight of the gradient difference: the squared error of the "
-                       "differences between neighbouring pixels", low=0)
-    tfr: float = _flag(defaults.TEACHER_FORCING_RATIO, "objective", "initial teacher-forcing ratio: 1 feeds true "
-                       "frames, 0 runs freely", low=0, high=1)
-    tfr_sde: int = _flag(10, "objective", "first epoch (from 0) with a lower teacher-forcing ratio", low=0)
+    kl_anneal_type: str = _flag("WithoutKL", "objective", "schedule of beta, the weight of the KL divergence: "
+                                "Cyclical, Monotonic, or WithoutKL, a constant", choices=KL_ANNEAL_TYPES)
+    kl_anneal_cycle: int = _flag(7, "objective", "number of cycles of the schedule Cyclical", low=1, high=10_000)
+    kl_anneal_ratio: float = _flag(defaults.BETA, "objective", "highest beta, per nat; for WithoutKL, the constant",
+                                   low=0)
+    kl_anneal_start: int = _flag(0, "objective", "epochs with beta 0 before the schedule begins", low=0)
+    narrow_posterior: bool = _flag(False, "objective", "unet: a narrow posterior at first, so that z carries "
+                                   "information")
+    gdl: float = _flag(defaults.GDL, "objective", "weight of the gradient difference, which sharpens edges", low=0)
+    tfr: float = _flag(defaults.TEACHER_FORCING_RATIO, "objective", "first teacher-forcing ratio: 1 feeds true frames, "
+                       "0 generated ones", low=0, high=1)
+    tfr_sde: int = _flag(10, "objective", "first epoch, from 0, with a lower teacher-forcing ratio", low=0)
     tfr_d_step: float = _flag(0.1, "objective", "fall of the teacher-forcing ratio per epoch", low=0, high=1)
-    tfr_draw: str = _flag(defaults.TEACHER_FORCING_DRAW, "objective", "unit of a teacher-forcing draw: a batch (the "
-                          "report), an epoch (the lab) or each frame (scheduled sampling)",
-                          choices=("batch", "epoch", "frame"))
+    tfr_draw: str = _flag(defaults.TEACHER_FORCING_DRAW, "objective", "teacher forcing is drawn for each batch, epoch "
+                          "(the lab) or frame", choices=("batch", "epoch", "frame"))
     disturbed: float = _flag(defaults.DISTURBED, "objective", "share of training clips that begin with a disturbed "
-                             "previous frame, so that a film recovers from any frame", low=0, high=1)
-    gradient_through_time: bool = _flag(False, "objective", "gradient through fed-back frames; otherwise the "
-                                        "gradient stops there")
-    chunk_length: int = _flag(defaults.CHUNK_LENGTH, "objective", "time steps of a clip that run as one batch: the "
-                              "same gradient with more memory; 0: the network's own choice", low=0, high=100_000)
+                             "frame", low=0, high=1)
+    gradient_through_time: bool = _flag(False, "objective", "gradient through fed-back frames too, with more memory")
+    chunk_length: int = _flag(defaults.CHUNK_LENGTH, "objective", "time steps computed as one batch; 0: the network's "
+                              "choice", low=0, high=100_000)
 
-    batch_size: int = _flag(4, "optimiser", "number of clips in a batch", low=1, high=65_536)
-    optim: str = _flag("Muon", "optimiser", "optimiser; Muon orthogonalises the updates of convolution kernels, and "
-                       "is AdamW for other weights", choices=("Adam", "AdamW", "Muon"))
+    batch_size: int = _flag(4, "optimiser", "clips in a batch", low=1, high=65_536)
+    optim: str = _flag("Muon", "optimiser", "Adam, AdamW, or Muon, which orthogonalises updates of kernels",
+                       choices=("Adam", "AdamW", "Muon"))
     lr: float = _flag(defaults.LEARNING_RATE, "optimiser", "highest learning rate")
-    lr_schedule: str = _flag("cosine", "optimiser", "schedule of the learning rate; milestones: divided by 10 from "
-                             "epoch 2 and by 100 from epoch 5, as in the lab; cosine: a short climb, then down to 1%",
+    lr_schedule: str = _flag("cosine", "optimiser", "cosine (down to 1%), milestones (the lab's) or constant",
                              choices=("constant", "milestones", "cosine"))
     weight_decay: float = _flag(defaults.WEIGHT_DECAY, "optimiser", "weight decay of AdamW and Muon, per unit of "
                                 "learning rate", low=0)
-    clip_norm: float = _flag(defaults.CLIP_NORM, "optimiser", "global norm above which gradients are scaled down")
+    clip_norm: float = _flag(defaults.CLIP_NORM, "optimiser", "norm above which gradients are scaled down")
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
@@ -176,26 +161,29 @@ def _check(spec, value):
         raise InputError(f"--{spec.name} must be at most {rules['high']}, received {value}")
 
 
+ABOUT_PRESETS = {
+    "demo": "the default: the built-in studio, in minutes on a CPU",
+    "debug": "every part of the program in seconds; the scores mean nothing",
+    "best": "the best known setting for the lab's data",
+    "lab": "the lab's network, schedules and optimiser, as in the report's final run",
+    "study": "a small run of the report's study: its schedules and epochs, with few steps",
+    "stochastic": "for footage that the poses do not determine: the latent z must carry information",
+}
 PRESETS = {
-    # Trains on the studio in minutes on a CPU.
     "demo": {},
-    # Runs every step of the program in seconds; the resulting scores mean nothing.
     "debug": dict(num_epoch=2, steps_per_epoch=4, val_every=1, val_vi_len=32, max_frames=96, width=8, batch_size=2,
                   train_vi_len=8, N_dim=4, kl_anneal_type="Cyclical", kl_anneal_cycle=1, kl_anneal_ratio=1.0),
-    # The report's final setting on the lab's template: its network, schedules, data order and optimiser.
     "lab": dict(num_epoch=70, val_every=1, clips="tiled", context="clip", network="lab",
                 kl_anneal_type="Cyclical", kl_anneal_cycle=7, kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0,
                 batch_size=2, optim="Adam", lr=1e-3, lr_schedule="milestones", weight_decay=0.0, clip_norm=1.0,
                 disturbed=0.0),
-    # A small version of a run in the report's study: the same schedules and 70 epochs, with few steps per epoch.
     "study": dict(num_epoch=70, steps_per_epoch=6, val_every=14, width=16, kl_anneal_type="Cyclical",
                   kl_anneal_ratio=1.0, gdl=0.0, tfr=1.0, optim="AdamW", lr=1e-3, clip_norm=1.0),
-    # The best known setting for the lab's data.
     "best": dict(num_epoch=70, val_every=10, width=32, mirror=True, mirror_average=True, zoom=2.5),
-    # For footage that the poses do not determine, so that the latent must carry information. There is one validation,
-    # at the end: a single varied sample has a lower PSNR than the mean of all possible frames, so the best of several
-    # validations would be an early model that predicts this mean. Latent dimensions are few, because the prior samples
-    # them independently: if many dimensions encode one choice, samples lie in the middle between its alternatives.
+    # There is one validation, at the end: a single varied sample has a lower PSNR than the mean of all possible frames,
+    # so the best of several validations would be an early model that predicts this mean. Latent dimensions are few,
+    # because the prior samples them independently: if many dimensions encode one choice, samples lie in the middle
+    # between its alternatives.
     "stochastic": dict(num_epoch=32, steps_per_epoch=140, val_every=32, train_vi_len=8, studio_sequences=128,
                        studio_lamp=True, width=16, N_dim=3, prior="learned", kl_anneal_type="Monotonic",
                        kl_anneal_start=12, narrow_posterior=True, batch_size=8, optim="AdamW", lr=3e-3,

@@ -1,9 +1,13 @@
-"""Early exits of the command-line programs, and the one-line messages that users then see."""
+"""Early exits of the command-line programs, the one-line messages that users then see, and TensorFlow's own notes."""
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
+import types
+from pathlib import Path
 
 BROKEN_PIPE = 128 + 13
 LONGEST = 2000  # maximum characters of a line; the middle of a longer line is left out
@@ -12,6 +16,18 @@ LONGEST = 2000  # maximum characters of a line; the middle of a longer line is l
 AROUND = re.compile(r'Graph execution error:|\d+ root error|Detected at node|File "|<stack traces unavailable>')
 # ... and after the cause, the Python code, the node again, and hints.
 AFTER = re.compile(r"\n\s*\[\[|\s\[Op:|\nHint:|\nTraceback \(most recent call last\)")
+# A program that holds its input back until a line says whether to show it. Without such a line, the writer has crashed.
+HOLDER = r"""
+import sys
+held, end = [], b"\0show\n"
+for line in sys.stdin.buffer:
+    held.append(line)
+    if line[-6:] in (b"\0hide\n", b"\0show\n"):
+        held[-1], end = line[:-6], line[-6:]
+        break
+if end == b"\0show\n":
+    sys.stderr.buffer.write(b"".join(held))
+"""
 UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # refused in names: control characters and undecodable bytes
 NO_MEMORY = re.compile(r"OOM when|out of memory|(to|not|n't) allocate|bad_alloc|Dst tensor is not initialized", re.I)
 
@@ -72,6 +88,41 @@ def run(program):
         _end(f"error: {in_plain_words(error)}", 2)
 
 
+@contextlib.contextmanager
+def notes_held():
+    """Hold back what the block writes to stderr, also from C++, and show it only if the block fails.
+
+    TensorFlow and its interpreter write notes to stderr that tell most users nothing. A second process holds them, so
+    that they are shown even if this process crashes or is killed. Ctrl-C, an `InputError` and a closed output are no
+    failures. With the environment variable ``TF_CPP_MIN_LOG_LEVEL`` at 0 or 1, nothing is held back.
+
+    Yields:
+        An object whose attribute ``show`` says whether to show the notes in any case; False at first.
+    """
+    notes = types.SimpleNamespace(show=False)
+    with contextlib.ExitStack() as stack:
+        holder = None
+        with contextlib.suppress(OSError):  # stderr is closed, or no process can be started: nothing is held
+            if sys.stderr and os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") not in ("0", "1"):
+                stderr = os.dup(2)
+                stack.callback(os.close, stderr)
+                holder = stack.enter_context(subprocess.Popen(
+                    [sys.executable or "", "-ISc", HOLDER], stdin=subprocess.PIPE, bufsize=0,
+                    start_new_session=True))  # Ctrl-C does not reach another session
+        try:
+            if holder:
+                os.dup2(holder.stdin.fileno(), 2)
+            yield notes
+        except Exception as error:
+            notes.show |= not isinstance(error, InputError | BrokenPipeError)
+            raise
+        finally:
+            if holder:
+                os.dup2(stderr, 2)
+                with contextlib.suppress(OSError):
+                    holder.stdin.write(b"\0show\n" if notes.show else b"\0hide\n")
+
+
 def stop_printing():
     """Discard all further output; for use after the reader has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -96,6 +147,17 @@ def check_name(name, flag):
     """
     if UNFIT.search(name):
         raise InputError(f"{flag} must be UTF-8 text without control characters, received {name}")
+
+
+def program():
+    """How the command line is started, which a message must repeat: ``cvae-tf`` or ``python -m cvae_tf``."""
+    return "cvae-tf" if Path(sys.argv[0]).name.startswith("cvae-tf") else "python -m cvae_tf"
+
+
+def has_cursor():
+    """Whether the output is a terminal in which a bar can be redrawn. A notebook sets ``TERM`` to ``xterm-color``."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return terminal and os.environ.get("TERM") not in ("dumb", "xterm-color")
 
 
 def say(line):

@@ -1,6 +1,7 @@
 """Command lines: what they ask for, before anything runs."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -104,6 +105,37 @@ def test_every_flag_has_help(capsys):
         for line, after in zip(lines, [*lines[1:], ""], strict=True):
             if line.startswith("  --"):
                 assert len(line) > 24 and line[24:].strip() or after.startswith(" " * 12), line
+
+
+def _help(command, capsys, *words):
+    with pytest.raises(SystemExit):
+        cli.parse([command, *words, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_help_shows_the_values_of_the_preset(preset, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    text, config = _help("train", capsys, "--preset", preset), Config(**PRESETS[preset], preset=preset)
+    for name in ("num_epoch", "width", "optim", "lr", "gdl", "mirror"):
+        [shown] = re.findall(rf"^  --{name} .*\[(.*)\]$", text, re.MULTILINE)
+        value = getattr(config, name)
+        assert shown == ("off", "on")[value] if isinstance(value, bool) else type(value)(shown) == value, name
+    assert _help("train", capsys, f"--preset={preset}") == text
+    assert f"the preset '{preset}'" in text
+
+
+def test_help_without_a_known_preset_shows_the_default(capsys):
+    assert _help("train", capsys, "--preset", "x") == _help("train", capsys)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("columns", [60, 100, 200])
+def test_help_fits_the_terminal_and_two_screens(command, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = _help(command, capsys).splitlines()
+    assert all(len(line) <= min(columns, 100) for line in lines)
+    assert columns < 100 or len(lines) <= (90 if command == "train" else 45)
 
 
 def test_version(capsys):

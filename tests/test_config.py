@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from cvae_tf.config import PRESETS, Config, load_config
+from cvae_tf.config import ABOUT_PRESETS, PRESETS, Config, load_config
 from cvae_tf.errors import InputError
 
 
@@ -12,6 +12,10 @@ def test_every_preset_survives_json(preset, tmp_path):
     config = Config(**{**PRESETS[preset], "preset": preset})
     (tmp_path / "config.json").write_text(config.to_json())
     assert load_config(tmp_path / "config.json") == config
+
+
+def test_every_preset_has_its_line_of_help():
+    assert ABOUT_PRESETS.keys() == PRESETS.keys()
 
 
 def test_json_is_the_flags():

@@ -3,13 +3,14 @@
 import io
 import os
 import re
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import image_tree
+from conftest import ROOT, image_tree
 
 from cvae_tf import cli, errors
 from cvae_tf.config import Config
@@ -118,6 +119,54 @@ def test_images_of_such_names_are_named_in_one_line(name, place, end_of, tmp_pat
     assert ended.code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and lines[0].isprintable()
     assert printable(broken.name) in lines[0]
     assert all(line.isprintable() for line in ended.out.splitlines())
+
+
+# ---------------------------------------------------------------------- notes of TensorFlow
+
+HELD = """
+import io, os, sys
+from cvae_tf.errors import InputError, notes_held
+{before}
+with notes_held() as notes:
+    os.write(2, b"a note\\nunfinished")
+    {end}
+print("done")
+os.write(2, b"later")
+"""
+
+
+def _ended(code, *redirect, **variables):
+    command = ["sh", "-c", f'exec "$0" -c "$1" {" ".join(redirect)}', sys.executable, code]
+    return subprocess.run(command, capture_output=True, cwd=ROOT, env={**os.environ, **variables})
+
+
+@pytest.mark.parametrize("end, shown", [
+    ("pass", False), ("raise InputError('x')", False), ("raise KeyboardInterrupt", False), ("notes.show = True", True),
+    ("raise ImportError('x')", True), ("os.abort()", True), ("os.kill(os.getpid(), 9)", True)])
+def test_notes_are_shown_only_if_the_block_fails(end, shown):
+    done = _ended(HELD.format(before="", end=end), TF_CPP_MIN_LOG_LEVEL="2")
+    assert (b"a note\nunfinished" in done.stderr) == shown
+    assert (done.stdout == b"done\n") == done.stderr.endswith(b"later") == (done.returncode == 0)
+
+
+def test_notes_are_not_held_where_they_are_asked_for():
+    assert b"a note" in _ended(HELD.format(before="", end="pass"), TF_CPP_MIN_LOG_LEVEL="0").stderr
+
+
+@pytest.mark.parametrize("before, redirect", [
+    ("", ["2>&-"]), ("sys.stderr = io.StringIO()", []), ("sys.executable = ''", []), ("sys.executable = None", [])])
+def test_notes_need_no_stderr_and_no_second_process(before, redirect):
+    done = _ended(HELD.format(before=before, end="pass"), *redirect, TF_CPP_MIN_LOG_LEVEL="2")
+    assert done.stdout == b"done\n" or redirect
+
+
+@pytest.mark.parametrize("end", ["raise ImportError('no such library')", "os.abort()"])
+def test_a_tensorflow_that_does_not_start_shows_its_notes(end, tmp_path):
+    (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, b'here is why\\n')\n{end}\n")
+    done = subprocess.run([sys.executable, ROOT / "train.py", "--preset", "debug"], cwd=tmp_path, capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode not in (0, 2) and done.stderr.count("here is why") == 1
+    assert ("no such library" in done.stderr) == ("raise" in end)
 
 
 # ---------------------------------------------------------------------- causes
