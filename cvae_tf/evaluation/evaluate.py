@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.progress import Progress
 
 from cvae_tf.config import STUDIO, check_ranges, studio_of
 from cvae_tf.data.film import to_uint8
 from cvae_tf.data.images import to_float
 from cvae_tf.data.sequences import load_sequences, split_folder
+from cvae_tf.errors import has_cursor
 from cvae_tf.evaluation import healing, limbs, metrics, summary
 from cvae_tf.files import check_paths
 
@@ -165,8 +167,8 @@ class _PairwiseDistance:
         return float(np.sqrt(max(0.0, total) / (self.count * (self.count - 1) / 2)))
 
 
-def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, temperature=1.0, out=None,
-             pose_detector=None):
+def evaluate(model, data_dir: str | Path = STUDIO, split: str | Path = "val", *, samples: int = 10, seed: int = 0,
+             temperature: float = 1.0, out: str | Path | None = None, pose_detector: bool | None = None) -> dict:
     """Measure a model on whole sequences, free-running from the first frame; print a table and write a report.
 
     Args:
@@ -199,12 +201,11 @@ def evaluate(model, data_dir=STUDIO, split="val", *, samples=10, seed=0, tempera
     studio = studio_of(model.path) if data_dir == STUDIO else {}
     sequences = load_sequences(data_dir, split, model.height, model.width, **studio)
     find = limbs.open_detector() if (limbs.is_installed() if pose_detector is None else pose_detector) else None
-    import keras  # slow, as it imports TensorFlow
-
     steps = samples + 2 + hasattr(model, "continue_film") + (find is not None)
-    films = keras.utils.Progbar(len(sequences) * steps, unit_name="film")
-    results = [evaluate_sequence(model, sequence, samples, seed, temperature, lambda: films.add(1), find)
-               for sequence in sequences]
+    with Progress(disable=not has_cursor()) as bar:
+        films = bar.add_task("Films", total=len(sequences) * steps)
+        results = [evaluate_sequence(model, sequence, samples, seed, temperature, lambda: bar.advance(films), find)
+                   for sequence in sequences]
     settings = {"model": str(model.path), "data_dir": str(data_dir), "split": str(split), "samples": samples,
                 "seed": seed, "temperature": temperature, "frame": [model.height, model.width], **studio,
                 "versions": report.versions()}

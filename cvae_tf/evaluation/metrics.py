@@ -28,7 +28,7 @@ def mse_per_frame(frames, predictions):
     return np.mean(np.square(_error(frames, predictions)), axis=(-3, -2, -1))
 
 
-def psnr_per_frame(frames, predictions, region=None):
+def psnr_per_frame(frames: np.ndarray, predictions: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:
     """Peak signal-to-noise ratio of each frame in dB, against a peak of 1.
 
     Args:

@@ -1,16 +1,12 @@
 """Write the files of a report: ``report.json``, ``per_frame.csv``, the plots, and ``report.html``, which shows them."""
 
-import base64
 import importlib.metadata
 import json
-import tempfile
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from cvae_tf.data.film import side_by_side, write_gif
-from cvae_tf.evaluation import healing, limbs
+from cvae_tf.evaluation import healing, limbs, page
 from cvae_tf.evaluation.plots import Line, line_figure, png
 from cvae_tf.evaluation.tables import markdown
 from cvae_tf.files import atomic, check_replaceable, write_csv
@@ -23,12 +19,19 @@ COLUMNS = {  # columns of the main table: key of `summarise` -> title, format
     "psnr_person": ("person (dB)", "{:.2f}"), "psnr_outside": ("outside (dB)", "{:.2f}"),
     "sharpness": ("sharpness", "{:.2f}"), "colour_drift": ("colour drift", "{:.4f}"),
 }
+MATTER = {"prior": "model", "posterior": "model, with posterior z *", "copy_first": "copy-first"}  # rows to show first
 EXPLANATION = """PSNR and SSIM: means over frames 1 to T-1, all generated from frame 0, of the value of each frame.
 "dB of mean error": PSNR of the mean squared error over all frames. Person: the drawn limbs and a margin around them, in
 frames that have a pose; outside: all other pixels. Sharpness: gradient energy of the film over that of the truth; 1 is
 as sharp as the truth. Colour drift: mean absolute difference between the mean colours of a generated and of a true
 frame, pixels in [0, 1]. The films of rows marked * were made with the true frames that they are compared with: they are
 not predictions."""
+FOOTNOTE = """Model: mean of the samples, with z from the prior. *: an encoder sees the true frames. Copy-first: the
+first frame repeated. PSNR and SSIM: higher is better. Sharpness: 1 is as sharp as the truth."""
+ABOUT_LAB = """PSNR (dB) on integers from 0 to 255, mean of frames 1 to 600. Public: mean of the first three sequences;
+private: mean of the others. Shorter sequences are scored on all of their frames, without these means."""
+ABOUT_LATENT = """A latent dimension is active if the variance of the posterior's mean over the frames exceeds 0.01.
+Diversity: root mean squared difference of two samples, pixels in [0, 1]."""
 LIMBS = {  # columns of the table of limbs: key of `limbs.shares` -> title
     "found": "person found (%)", "joints": f"joints within {limbs.TOLERANCE:.0%} of the body height (%)",
     "hands_and_feet": "hands and feet alone (%)",
@@ -36,19 +39,6 @@ LIMBS = {  # columns of the table of limbs: key of `limbs.shares` -> title
 DRIVING = {"key points": "is known for this data", "detector": "is what the detector finds in the true frame, so that "
            "the row truth has no share of joints"}
 FAINT = ("copy-first", "copy-first, person", "truth")  # curves drawn as thin grey background lines
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-th { white-space: nowrap; }
-th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #d9dee5; }
-th:first-child, td:first-child { text-align: left; }
-tr.lead td { font-weight: 600; background: #eef4fb; } tr.truth td { color: #6a7380; }
-.wide { overflow-x: auto; } .note { background: #fff4d6; padding: 0.6rem 1rem; border-left: 4px solid #e0a400; }
-img { max-width: 100%; } img.film { width: 100%; image-rendering: pixelated; }
-.small { color: #5a6470; font-size: 0.9rem; }
-.names { display: flex; font-size: 0.85rem; color: #5a6470; } .names span { flex: 1; text-align: center; }
-"""
 
 
 def check(out):
@@ -77,14 +67,14 @@ def write(out, report, results):
     Raises:
         InputError: the folder cannot be written.
     """
-    plots = {name: png(figure) for name, figure in figures(results).items()}
+    drawn = figures(results)
     with atomic(out) as unfinished:
         unfinished.mkdir()
         (unfinished / JSON).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_csv(unfinished / "per_frame.csv", *_per_frame(results))
-        for name, data in plots.items():
-            (unfinished / f"{name}.png").write_bytes(data)
-        (unfinished / "report.html").write_text(_html(report, plots, results), encoding="utf-8")
+        for name, figure in drawn.items():
+            (unfinished / f"{name}.png").write_bytes(png(figure))
+        (unfinished / "report.html").write_text(_html(report, drawn, results), encoding="utf-8")
 
 
 def _per_frame(results):
@@ -105,19 +95,22 @@ def _per_frame(results):
 def figures(results):
     """A dict from plot name (a key of `PLOTS`) to a Matplotlib figure with one panel for each sequence."""
     def draw(ylabel, curves):
-        panels = {one.name: [Line(label, range(1, 1 + len(values)), values, faint=label in FAINT)
-                             for label, values in curves(one.series).items()] for one in results}
-        return line_figure(panels, "frame", ylabel, columns=2)
+        panels = {}
+        for one in results:
+            drawn = {label: np.atleast_2d(values) for label, values in curves(one.series).items()}  # maybe with a band
+            panels[one.name] = [Line(label, range(1, 1 + len(values)), values, label in FAINT, *band)
+                                for label, (values, *band) in drawn.items()]
+        return line_figure(panels, "frame", ylabel, clip=True)
 
     def quality(measure):
-        rows = {"copy-first": "copy_first", "prior": "prior", "prior best": "prior_best", "prior worst": "prior_worst",
-                "posterior": "posterior"}
-        return lambda series: {label: series[row][measure] for label, row in rows.items() if row in series}
+        return lambda series: {
+            "prior": [series[row][measure] for row in ("prior", "prior_worst", "prior_best") if row in series],
+            "posterior": series["posterior"][measure], "copy-first": series["copy_first"][measure]}
 
     def person(series):
-        return {"copy-first, person": series["copy_first"]["psnr_person"],
-                "prior, person": series["prior"]["psnr_person"], "prior, outside": series["prior"]["psnr_outside"],
-                "median background, person": series["median_background"]["psnr_person"]}
+        return {"prior, person": series["prior"]["psnr_person"], "prior, outside": series["prior"]["psnr_outside"],
+                "median background, person": series["median_background"]["psnr_person"],
+                "copy-first, person": series["copy_first"]["psnr_person"]}
 
     def sharpness(series):
         truth = np.maximum(series["prior"]["gradient_energy_truth"], 1e-12)
@@ -143,23 +136,17 @@ def _titles(report):
     return {row: title + (" *" if report["uses_truth"][row] else "") for row, title in report["titles"].items()}
 
 
-def _main_table(report):
-    header = ["", *(title for title, _ in COLUMNS.values())]
-    return header, [[title, *(_cell(report["mean"][row][key], form) for key, (_, form) in COLUMNS.items())]
-                    for row, title in _titles(report).items()]
+def _main_table(report, titles=None, columns=tuple(COLUMNS)):
+    header = ["", *(COLUMNS[key][0] for key in columns)]
+    return header, [[title, *(_cell(report["mean"][row][key], COLUMNS[key][1]) for key in columns)]
+                    for row, title in (titles or _titles(report)).items() if row in report["mean"]]
 
 
-def _horizons(report, measure, form, steps=None):
-    steps = steps or list(report["mean"]["prior"]["horizons"])
-    return ["frames", *steps], [[title, *(_cell(report["mean"][row]["horizons"][h][measure], form) for h in steps)]
-                                for row, title in _titles(report).items()]
-
-
-def _tenths(report):
-    count = len(report["mean"]["prior"]["psnr_by_tenths"])
-    return ["tenth of the film", *range(1, count + 1)], [
-        [title, *(_cell(value, "{:.1f}") for value in report["mean"][row]["psnr_by_tenths"])]
-        for row, title in _titles(report).items()]
+def _horizons(report, measure, form):
+    steps = list(report["mean"]["prior"]["horizons"])
+    few = dict.fromkeys(steps[i * (len(steps) - 1) // 5] for i in range(6))
+    return ["frames", *few], [[title, *(_cell(report["mean"][row]["horizons"][h][measure], form) for h in few)]
+                              for row, title in _titles(report).items()]
 
 
 def _lab(report):
@@ -215,10 +202,8 @@ def _about_healing(report):
 
 def as_text(report):
     """Format the report as Markdown for a terminal."""
-    steps = list(report["mean"]["prior"]["horizons"])
-    few = list(dict.fromkeys([steps[i * (len(steps) - 1) // 4] for i in range(5)]))
-    parts = [markdown(*_main_table(report)), markdown(*_horizons(report, "psnr", "{:.2f}", few)),
-             markdown(*_lab(report)), markdown(*_latent(report)),
+    parts = [report["verdict"] + "\n", markdown(*_main_table(report)), markdown(*_horizons(report, "psnr", "{:.2f}")),
+             *([markdown(*_lab(report))] if report["lab_score"] else []), markdown(*_latent(report)),
              *([report["latent"] + "\n"] if report["latent"] else []),
              *([healing.verdict(report["healing"]) + "\n"] if report["healing"] else []),
              *([markdown(*_limbs(report)) + _about_limbs(report)] if report["limbs"] else []),
@@ -226,62 +211,27 @@ def as_text(report):
     return "\n".join(parts)
 
 
-def _html_table(header, rows, keys=None):
-    def cells(tag, values):
-        return "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in values)
-
-    body = "".join(f'<tr class="{key}">{cells("td", row)}</tr>'
-                   for key, row in zip(keys or [""] * len(rows), rows, strict=True))
-    return f'<div class="wide"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _embedded(data, kind):
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _film(one):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.gif"
-        write_gif(path, side_by_side(*one.panels.values()))
-        data = path.read_bytes()
-    names = "".join(f"<span>{escape(name)}</span>" for name in one.panels)
-    return (f'<h3>{escape(one.name)}</h3><div class="names">{names}</div>'
-            f'<img class="film" alt="{escape(", ".join(one.panels))}" src="{_embedded(data, "gif")}">')
-
-
-def _html(report, plots, results):
-    settings = ", ".join(f"{name} {report[name]}" for name in ("samples", "seed", "temperature"))
-    made_with = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    rows = ["lead" if row == "prior" else "truth" if uses else "" for row, uses in report["uses_truth"].items()]
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in report["notes"])
-    drawn = "".join(f'<h2>{PLOTS[name]}</h2><img alt="{PLOTS[name]}" src="{_embedded(data, "png")}">'
-                    for name, data in plots.items())
-    seen = ("<h2>Limbs</h2>" + _html_table(*_limbs(report)) + f'<p class="small">{escape(_about_limbs(report))}</p>'
-            if report["limbs"] else "")
-    healed = ("<h2>Healing</h2>" + _html_table(*_healing(report))
-              + f'<p class="small">{escape(_about_healing(report))}</p>' if report["healing"] else "")
-    title = escape(f"{Path(report['model']).name} on {Path(report['data_dir']).name}, {report['split']}")
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>{STYLE}</style></head><body>
-<h1>{title}</h1>
-<p>{len(results)} sequence{"s" if len(results) > 1 else ""}, \
-{sum(len(one.kl) for one in results)} generated frames of {report["frame"][1]}x{report["frame"][0]} pixels. \
-Model {escape(report["model"])}; {escape(settings)}. {escape(made_with)}.</p>
-{notes}
-<h2>Summary</h2>{_html_table(*_main_table(report), rows)}<p class="small">{escape(EXPLANATION)}</p>
-<h2>PSNR (dB), mean of the first frames of the film</h2>{_html_table(*_horizons(report, "psnr", "{:.2f}"), rows)}
-<h2>SSIM, mean of the first frames of the film</h2>{_html_table(*_horizons(report, "ssim", "{:.3f}"), rows)}
-<h2>PSNR (dB) by tenths of the film</h2>{_html_table(*_tenths(report), rows)}
-<h2>The lab's score</h2>{_html_table(*_lab(report), rows)}
-<p class="small">PSNR (dB) on integers from 0 to 255, mean of frames 1 to 600. Public: mean of the first three
-sequences; private: mean of the others.</p>
-<h2>The latent</h2>{_html_table(*_latent(report))}
-<p class="small">A latent dimension is active if the variance of the posterior's mean over the frames exceeds 0.01.
-Diversity: root mean squared difference of two samples, pixels in [0, 1]. {escape(report["latent"])}</p>
-{healed}
-{seen}
-<h2>Films</h2>{"".join(_film(one) for one in results)}
-{drawn}
-</body></html>
-"""
+def _html(report, drawn, results):
+    settings = {name: report[name] for name in ("model", "data_dir", "split", "samples", "seed", "temperature")}
+    settings |= {"frame": "{1}x{0} pixels".format(*report["frame"])} | report["versions"]
+    films = [page.film(dict(zip(("truth", "pose", "prediction"), one.panels.values(), strict=False)),
+                       f"sequence {one.name}") for one in results]
+    films += [page.film(dict(list(one.panels.items())[3:]), f"sequence {one.name}") for one in results]
+    blocks = [films[0], page.text(report["verdict"], "verdict"), *map(page.text, report["notes"]),
+              page.table(*_main_table(report, MATTER, ("psnr", "ssim", "psnr_person", "sharpness")), MATTER["prior"]),
+              page.text(FOOTNOTE, "small")]
+    sections = {
+        "Quality of each frame": [page.figure(drawn[name], title) for name, title in PLOTS.items()],
+        "All rows and measures": [page.table(*_main_table(report)), page.text(EXPLANATION, "small")],
+        "Quality by the length of the film": [
+            page.text("PSNR (dB), mean of the first frames"), page.table(*_horizons(report, "psnr", "{:.2f}")),
+            page.text("SSIM, mean of the first frames"), page.table(*_horizons(report, "ssim", "{:.3f}"))],
+        "The lab's score": report["lab_score"] and [page.table(*_lab(report)), page.text(ABOUT_LAB, "small")],
+        "The latent": [page.table(*_latent(report)), page.text(f"{ABOUT_LATENT} {report['latent']}", "small")],
+        "Healing": report["healing"] and [page.table(*_healing(report)), page.text(_about_healing(report), "small")],
+        "Limbs": report["limbs"] and [page.table(*_limbs(report)), page.text(_about_limbs(report), "small")],
+        "Other films": films[1:],
+        "How this report was made": [page.table(["setting", "value"], settings.items())],
+    }
+    title = f"Model {Path(report['model']).name} on {Path(report['data_dir']).name}, {report['split']}"
+    return page.render(title, blocks, {heading: more for heading, more in sections.items() if more})

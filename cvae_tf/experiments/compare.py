@@ -5,16 +5,18 @@ its mean and its range. This module does not import TensorFlow.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from cvae_tf.config import Config, load_config
 from cvae_tf.errors import InputError, printable
+from cvae_tf.evaluation import page
 from cvae_tf.evaluation.plots import Line, line_figure, save_figure
 from cvae_tf.evaluation.tables import markdown
 from cvae_tf.experiments.grid import effective
-from cvae_tf.experiments.seeds import best_settings, by_seed, draw_bands, over_seeds, seeds_table
+from cvae_tf.experiments.seeds import by_seed, over_seeds, seeds_table, verdict
 from cvae_tf.files import atomic, check_paths, check_replaceable, read_csv, write_csv
 from cvae_tf.training.run import RunFolders
 
@@ -178,11 +180,9 @@ def _per_frame(run, label):
 
 
 def _figure(panels, xlabel, ylabel, log):
-    figure = line_figure(panels, xlabel, ylabel, log=log)
-    draw_bands(figure, panels)
-    for axes in figure.axes[:len(panels)][-3:]:  # the lowest of each of up to three columns
-        axes.tick_params(labelbottom=True)
-        axes.set_xlabel(xlabel)
+    figure = line_figure(panels, xlabel, ylabel, log=log, clip=xlabel == "frame")
+    if any(line.low is not None for lines in panels.values() for line in lines):
+        figure.suptitle("line: mean over seeds; band: from the lowest to the highest", fontsize="small")
     return figure
 
 
@@ -197,20 +197,22 @@ def _schedule(column, factor, runs):
     return {"": list(drawn.values())} if drawn else {}
 
 
-_LOSS, _PRIOR = "training loss (MSE + beta x nats)", "validation PSNR, z from the prior (dB)"
+_LOSS, _PRIOR = "training loss\n(MSE + gdl x GD + beta x nats)", "validation PSNR (dB)"
 _CURVES = {  # figure -> label settings, function for the curves of a run, axis labels, logarithmic y
     "1_training_loss_by_teacher_forcing": (FORCING, _per_epoch("loss"), "epoch", _LOSS, True),
     "2_validation_psnr_by_annealing": (ANNEALING, _per_validation, "epoch", _PRIOR, False),
     "2_validation_psnr_by_teacher_forcing": (FORCING, _per_validation, "epoch", _PRIOR, False),
     "3_training_loss_by_annealing": (ANNEALING, _per_epoch("loss"), "epoch", _LOSS, True),
     "5_psnr_per_frame": (ANNEALING, _per_frame, "frame", "PSNR (dB)", False),
-    "6_mse": (ANNEALING, _per_epoch("mse"), "epoch", "MSE, sum over a clip (pixels in [0, 1])", True),
+    "6_mse": (ANNEALING, _per_epoch("mse"), "epoch", "MSE, sum over a clip\n(pixels in [0, 1])", True),
     "7_kl": (ANNEALING, _per_epoch("kl"), "epoch", "KL (nats per clip)", True),
 }
 _SCHEDULES = {  # figure -> settings that label its curves, column of ``metrics.csv``, axis label
     "4_beta": (ANNEALING, "beta", "KL weight beta (1 per nat)"),
     "8_teacher_forcing_ratio": (FORCING, "tfr", "teacher-forcing ratio"),
 }
+ABOUT = """PSNR in dB of the validation clip, with z from the prior, higher is better. best: the highest validation of a
+run; final: the last. copy_first: the first frame repeated. sd: standard deviation over seeds."""
 FIGURES = (*_CURVES, *_SCHEDULES)
 
 
@@ -254,10 +256,11 @@ def table(runs):
     return header, rows
 
 
-def compare(runs, out):
-    """Compare training runs: write figures (PNG and PDF) and tables (CSV and Markdown), and print the tables.
+def compare(runs: Iterable[str | Path], out: str | Path) -> None:
+    """Compare training runs: write ``report.html``, figures and tables, and print the tables.
 
-    The table of seeds is written if runs differ in the seed only.
+    The figures are PNG and PDF files, the tables CSV and Markdown. The table of seeds is written if runs differ in the
+    seed only.
 
     Args:
         runs: folders of runs.
@@ -268,22 +271,39 @@ def compare(runs, out):
     """
     check_paths({"RUN": [Path(run) for run in runs]}, {"--out": out})
     written = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
-    check_replaceable(out, ["table.csv", "table.md", "seeds.csv", "seeds.md", *written], "earlier comparison", "--out")
+    check_replaceable(out, ["table.csv", "table.md", "seeds.csv", "seeds.md", "report.html", *written],
+                      "earlier comparison", "--out")
     once = {Path(folder).resolve(): folder for folder in runs}.values()
     runs = _named_apart([load_run(folder) for folder in once])
+    groups = by_seed(runs)
+    texts = _full_labels(groups)
+    tables, sentence = {"table": table(runs)}, verdict(groups, texts)
+    if len(groups) < len(runs):
+        tables["seeds"] = seeds_table(groups, texts)
     with atomic(out) as unfinished:
         unfinished.mkdir()
-        groups = by_seed(runs)
-        tables = {"table": table(runs)}
-        if len(groups) < len(runs):
-            tables["seeds"] = seeds_table(groups, _full_labels(groups))
         for name, (header, rows) in tables.items():
             write_csv(unfinished / f"{name}.csv", header, rows)
             (unfinished / f"{name}.md").write_text(markdown(header, rows), encoding="utf-8")
-        for name, figure in figures(runs).items():
+        made = figures(runs)
+        for name, figure in made.items():
             save_figure(figure, unfinished / name)
+        (unfinished / "report.html").write_text(_html(sentence, tables, made), encoding="utf-8")
     print("\n".join(markdown(*one) for one in tables.values()), end="")
+    print(printable(sentence))
+    print(f"{Path(out) / 'report.html'} opens in a browser; figures (PNG, PDF) and tables (CSV, Markdown) beside it")
+
+
+def _html(sentence, tables, made):
+    """The page: the verdict, the main table with the best row first, the figures, and all numbers folded."""
+    name, best, names = "table", "best_psnr_prior", ("settings", "run", "best_psnr_prior", "psnr_copy_first", "minutes")
     if "seeds" in tables:
-        print(*map(printable, best_settings(groups, _full_labels(groups))), sep="\n")
-    print(f"{out}: figures (PNG, PDF) and {'a table' if len(tables) == 1 else 'two tables'} (CSV, Markdown) of "
-          f"{len(runs)} run{'s' * (len(runs) > 1)}")
+        name, best, names = "seeds", "best_mean", ("settings", "n", "best_mean", "best_lowest", "best_highest")
+    rows = [dict(zip(tables[name][0], row, strict=True)) for row in tables[name][1]]
+    rows.sort(key=lambda row: -float(row[best] or "-inf"))
+    drawn = {block["svg"]: block for block in (page.figure(figure, name) for name, figure in made.items())}  # each once
+    blocks = [page.text(sentence, "verdict"),
+              page.table(names, [[row[name] for name in names] for row in rows], rows[0]["settings"]),
+              page.text(ABOUT, "small"), *drawn.values()]
+    return page.render(f"Comparison of {len(tables['table'][1])} runs", blocks, {
+        f"All numbers: {name}.csv": [page.table(*one)] for name, one in tables.items()})

@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
@@ -49,14 +48,6 @@ def by_seed(runs):
                   dataclasses.replace(some[0].config, **seed)) for some in groups]
 
 
-@dataclasses.dataclass(frozen=True)
-class Band(Line):
-    """The curve of several runs: their mean, and the lowest and the highest value of a run at each x."""
-
-    low: Any = None
-    high: Any = None
-
-
 def over_seeds(lines):
     """Draw groups with a function that draws runs.
 
@@ -64,7 +55,8 @@ def over_seeds(lines):
         lines: function of a run and its label; returns a list of `Line`, empty where the run has no such record.
 
     Returns:
-        The function of a `Group` and its label that returns the lines of a single run, or the `Band` of several.
+        The function of a `Group` and its label that returns the lines of a single run, or the means of several with
+        their range as a band.
     """
     def drawn(group, label):
         runs = [found for run in group.runs if (found := lines(run, label))]
@@ -75,17 +67,7 @@ def over_seeds(lines):
 def _band(curves):
     x = reduce(np.intersect1d, [line.x for line in curves])  # a run may have stopped earlier than the others
     y = np.array([np.asarray(line.y)[np.isin(line.x, x)] for line in curves])
-    return Band(curves[0].label, x, y.mean(axis=0), curves[0].faint, y.min(axis=0), y.max(axis=0))
-
-
-def draw_bands(figure, panels):
-    """Add the range of each `Band` to the ``figure`` that `line_figure` drew of ``panels``, and a line about it."""
-    for axes, lines in zip(figure.axes, panels.values(), strict=False):  # empty panels come last
-        for line, drawn in zip(lines, axes.get_lines(), strict=True):
-            if isinstance(line, Band) and not line.faint:
-                axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    if any(isinstance(line, Band) for lines in panels.values() for line in lines):
-        figure.suptitle("line: mean over seeds; band: from the lowest to the highest", fontsize="small")
+    return Line(curves[0].label, x, y.mean(axis=0), curves[0].faint, *(() if curves[0].faint else (y.min(0), y.max(0))))
 
 
 def seeds_table(groups, texts):
@@ -110,12 +92,23 @@ def seeds_table(groups, texts):
     return header, rows
 
 
-def best_settings(groups, texts):
-    """Lines that name the two groups with the highest means of `seeds_table`'s best validations."""
-    ranked = sorted(((best, text) for group, text in zip(groups, texts, strict=True)
-                     if len(best := group.scores()[0])), key=lambda one: -one[0].mean())[:2]
-    lines = [f"{place:15}{text}: mean {best.mean():.2f} dB, from {best.min():.2f} to {best.max():.2f}, n = {len(best)}"
-             for place, (best, text) in zip(("Best by mean", "Next"), ranked, strict=False)]
-    if len(ranked) == 2 and ranked[1][0].max() >= ranked[0][0].min():
-        lines[1] += "; the two ranges overlap"
-    return lines
+def verdict(groups, texts):
+    """A sentence on the group with the highest mean of the best validations, and on the next; see `seeds_table`."""
+    ranked = sorted(((group.scores()[0], text, group) for group, text in zip(groups, texts, strict=True)
+                     if len(group.scores()[0])), key=lambda one: -one[0].mean())[:2]
+    if not ranked:
+        return "No run has been validated yet."
+    found = [f"{text}: {values.mean():.2f} dB PSNR" + (
+        f" (mean of {len(values)} seeds, from {values.min():.2f} to {values.max():.2f})" if len(values) > 1 else "")
+        for values, text, _ in ranked]
+    if len(ranked) == 1:
+        return f"Best is {found[0]}."
+    (best, *_), (after, *_) = ranked
+    copied = [run.validations("val_psnr_copy_first")[1][0] for _, _, group in ranked for run in group.runs[:1]]
+    if abs(copied[0] - copied[1]) > 0.01:
+        doubt = "they were validated on other clips, so the numbers do not compare"
+    elif len(best) == len(after) == 1:
+        doubt = "with one seed each, the difference may be chance"
+    else:
+        doubt = f"the two ranges {'overlap' if after.max() >= best.min() else 'do not overlap'}"
+    return f"Best is {found[0]}; next is {found[1]}, {best.mean() - after.mean():.2f} dB lower; {doubt}."

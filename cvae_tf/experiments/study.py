@@ -47,7 +47,7 @@ def steps_for(config, minutes):
     return min(max(1, round(60 * minutes / seconds / config.num_epoch)), 100_000)
 
 
-def study(config, out, minutes_per_run=0.0, axes=None):
+def study(config: Config, out: str | Path, minutes_per_run: float = 0.0, axes: dict[str, list] | None = None) -> None:
     """Train the unfinished runs of the study one after the other, then compare all runs.
 
     Args:
@@ -188,12 +188,12 @@ def _train(config, command, varied):
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hparams
 
+    from cvae_tf.training.board import PSNR
     from cvae_tf.training.loop import train
 
     runs = Path(config.run_dir).parent
     if not list(runs.glob("*tfevents*")):  # declare the settings and scores of the HParams page
-        scores = [hparams.Metric(f"epoch_psnr_{name}", group="validation", display_name=f"val_psnr_{name}")
-                  for name in ("prior", "posterior", "copy_first")]
+        scores = [hparams.Metric(tag, display_name=f"PSNR {name} (dB)") for name, tag in PSNR.items()]
         with tf.summary.create_file_writer(str(runs)).as_default():
             hparams.hparams_config([hparams.HParam(name) for name in varied], scores)
     keras.backend.clear_session()  # frees the memory of the previous run

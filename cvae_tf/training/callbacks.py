@@ -5,6 +5,7 @@ entries to ``logs``; the callbacks after it in the list receive them.
 """
 
 import time
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -20,6 +21,9 @@ from cvae_tf.training.run import Stopped
 
 COLUMNS = ("epoch", "loss", "mse", "kl", "beta", "tfr", "lr", "grad_norm", "val_psnr_prior", "val_psnr_posterior",
            "val_psnr_copy_first", "skipped", "seconds", "gd")
+
+
+Schedule = Sequence[float] | Callable[[int], float]
 
 
 class EpochSchedules(keras.callbacks.Callback):
@@ -40,7 +44,7 @@ class EpochSchedules(keras.callbacks.Callback):
         ValueError: a sequence is empty; or, when the epoch begins, a value is out of its range.
     """
 
-    def __init__(self, beta=None, teacher_forcing=None):
+    def __init__(self, beta: Schedule | None = None, teacher_forcing: Schedule | None = None):
         super().__init__()
         self.beta = _as_function("beta", beta, float("inf"))
         self.teacher_forcing = _as_function("teacher_forcing", teacher_forcing, 1.0)

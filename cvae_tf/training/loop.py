@@ -45,15 +45,16 @@ class TrainingResult:
         last_model_dir: folder of the exported last model.
     """
 
-    scores: dict
-    history: dict
+    scores: dict[str, float]
+    history: dict[str, list[float]]
     steps: int
     run_dir: Path
     model_dir: Path
     last_model_dir: Path
 
 
-def train(config, fresh=False, began=None, command=None):
+def train(config: Config, fresh: bool = False, began: float | None = None,
+          command: str | None = None) -> TrainingResult:
     """Train or continue the run of ``config``, export its best and its last model, and print the paths of all results.
 
     Args:
@@ -87,9 +88,7 @@ def train(config, fresh=False, began=None, command=None):
             model.optimizer.learning_rate = config.lr  # overrides the rate restored from the checkpoint
         _check_state(state, folders, first_step, last_step, clips.epoch_of)
         _write_settings(config, folders)
-        print(f"{folders.root}: {len(clips.footage.frames)} training frames, {len(data.validation[0])} validation "
-              f"frames; network {config.network}, {model.trainable_parameters:,} trainable parameters; "
-              + (f"continuing at step {first_step} of {last_step}" if first_step else f"{last_step} steps"), flush=True)
+        display.opening(config, folders, clips, len(data.validation[0]), model, first_step, last_step)
 
         def export(path):
             check()
@@ -97,28 +96,26 @@ def train(config, fresh=False, began=None, command=None):
                 save_model(model, path, config, folders.number(), data.origin)
 
         epochs = {*range(config.val_every - 1, config.num_epoch, config.val_every), config.num_epoch - 1}
-        board = Board(folders)
+        board = Board(folders.tensorboard)
         validation = callbacks.Validation(data.validation, epochs, folders, state, lambda: export(folders.export), stop,
                                           board)
         checkpoints = callbacks.Checkpoints(store, state, stop, check, config.checkpoint_minutes)
         checkpoints.set_model(model)
         with _explaining_how_to_continue(command, store, checkpoints), stop.listening():
             if first_step < last_step:
-                board.record_settings(config)
+                board.begin(config, clips.epoch_of(first_step))
                 folders.stopped.unlink(missing_ok=True)
                 if config.max_minutes:
                     validation.set_model(model)
                     validation.estimate()
                     _announce(config.max_minutes, stop)
-                try:
+                shown = display.Display(config, range(first_step, last_step), epochs, stop)
+                with contextlib.suppress(Stopped), shown:
                     _fit(model, clips, range(first_step, last_step), [
                         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check()),
                         callbacks.EpochSchedules(**epoch_schedules(config)),
-                        callbacks.StopWhenNotFinite(clips.names, store), display.Progress(), validation,
-                        callbacks.EpochRecord(folders.metrics, state),
-                        display.EpochLine(config.num_epoch, config.gdl), board, checkpoints])
-                except Stopped:
-                    board.on_train_end()  # Keras does not call it after an exception
+                        callbacks.StopWhenNotFinite(clips.names, store), validation,
+                        callbacks.EpochRecord(folders.metrics, state), shown, board, checkpoints])
             steps = int(model.steps)
             if steps < last_step:
                 if stop.signal:
@@ -135,7 +132,7 @@ def train(config, fresh=False, began=None, command=None):
                 checkpoints.save()
             _mark_finished(folders)
     result = _result(folders, state, validation.copy_first, steps)
-    display.report(result, folders, len(validation.copy_first), last_step, time.monotonic() - began, command)
+    display.report(result, config, folders, len(validation.copy_first), last_step, time.monotonic() - began, command)
     return result
 
 
@@ -252,7 +249,7 @@ def _fit(model, clips, steps, run_callbacks):
         first, *others = group
         last = others[-1] if others else first
         model.fit(clips.dataset(starts[first], clips.first_step(last + 1)), initial_epoch=first, epochs=last + 1,
-                  steps_per_epoch=length, callbacks=run_callbacks, shuffle=False)
+                  steps_per_epoch=length, callbacks=run_callbacks, shuffle=False, verbose=0)
 
 
 def _announce(minutes, stop):

@@ -41,11 +41,12 @@ class Muon(keras.optimizers.AdamW):
     to Adam.
 
     Args:
-        learning_rate, **options: as for `keras.optimizers.AdamW`.
+        learning_rate, options: as for `keras.optimizers.AdamW`.
         momentum: of the kernels, from 0 to 1.
     """
 
-    def __init__(self, learning_rate=0.004, momentum=0.95, **options):
+    def __init__(self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.004,
+                 momentum: float = 0.95, **options):
         super().__init__(learning_rate, **{"name": "muon"} | options)
         self.momentum = momentum
 

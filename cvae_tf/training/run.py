@@ -107,7 +107,8 @@ def locked(folders):
         held = lock(stream, f"{folders.root}: another process is training this run; wait until it ends, or choose "
                     "another --run_dir")
         stack.enter_context(export_reserved(folders.export))
-        for folder in (folders.root, folders.checkpoints, folders.samples, folders.last_model, folders.export):
+        for folder in (folders.root, folders.checkpoints, folders.samples, folders.tensorboard, folders.last_model,
+                       folders.export):
             clean_up(folder)
         clean_up(folders.export.parent, folders.export.name)
         if not folders.number():

@@ -46,7 +46,7 @@ def test_the_labs_score_is_over_frames_1_to_600_public_three_and_private_the_res
         lab = np.full(629, float(value))
         lab[600:] = 99  # frames 601 to 629 do not count
         evaluated.append(_evaluated(f"s{value}", np.full(629, 1.0), lab=lab))
-    score = report_of(evaluated, {})["lab_score"]["prior"]
+    score = report_of(evaluated, {"split": "LAB/test"})["lab_score"]["prior"]
     assert score == {"per_sequence": [20, 26, 29, 31, 33], "public": 25, "private": 32}
 
 
@@ -55,8 +55,26 @@ def test_sequences_count_by_their_frames():
     assert made["mean"]["prior"]["psnr"] == pytest.approx((30 * 20 + 120 * 30) / 150)
     assert made["kl_nats_per_frame"] == pytest.approx(0.004 * 120 / 150)
     assert list(made["mean"]["prior"]["horizons"]) == ["all"]  # what both reach
-    assert made["lab_score"]["prior"]["public"] is None and made["lab_score"]["prior"]["per_sequence"] == [20, 30]
-    assert "carries nothing" in made["latent"] and "frames 1 to 600" in made["notes"][0]
+    assert "carries nothing" in made["latent"] and made["notes"] == []
+
+
+def test_only_test_sequences_of_real_footage_have_the_labs_score():
+    evaluated = [_evaluated("a", np.full(30, 20.0)), _evaluated("b", np.full(120, 30.0))]
+    for settings in ({"split": "val"}, {"split": "test", "data_dir": "studio"}):
+        made = report_of(evaluated, settings)
+        assert made["lab_score"] is None and "public" not in report.as_text(made)
+    made = report_of(evaluated, {"split": "test", "data_dir": "LAB"})
+    assert made["lab_score"]["prior"] == {"per_sequence": [20, 30], "public": None, "private": None}
+    assert "public" in report.as_text(made)
+
+
+def test_the_verdict_compares_with_the_repeated_first_frame():
+    for copied, said in ((18.5, "150 frames in 2 films at 28.00 dB PSNR, 9.50 dB above"), (30.0, "2.00 dB below")):
+        evaluated = [_evaluated("a", np.full(30, 20.0)), _evaluated("b", np.full(120, 30.0))]
+        for one in evaluated:
+            one.series["copy_first"] = _series(np.full(len(one.kl), copied))
+        made = report_of(evaluated, {})
+        assert said in made["verdict"] and made["verdict"] in report.as_text(made)
 
 
 def test_sequences_of_one_name_are_told_apart():

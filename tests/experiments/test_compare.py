@@ -1,7 +1,9 @@
 import csv
 import dataclasses
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from cvae_tf.experiments.compare import (
     panels_by,
     table,
 )
-from cvae_tf.experiments.seeds import best_settings, by_seed, seeds_table
+from cvae_tf.experiments.seeds import by_seed, seeds_table, verdict
 from cvae_tf.experiments.study import plan
 from cvae_tf.files import write_csv
 from cvae_tf.model.schedules import beta_table, linear_decay
@@ -68,6 +70,7 @@ def study_runs(study_folders):
 def unrendered(monkeypatch):
     """Figures are drawn but not rendered, which takes most of the time of a comparison."""
     monkeypatch.setattr("cvae_tf.experiments.compare.save_figure", lambda figure, stem: None)
+    monkeypatch.setattr("cvae_tf.evaluation.page.svg", lambda figure: "")
 
 
 def _drawn(figure):
@@ -120,8 +123,9 @@ def test_psnr_per_frame_has_copy_first_as_a_thin_grey_line(study_runs):
 
 
 def test_every_figure_has_labelled_axes_and_units(study_runs):
-    units = {"1": "(MSE + beta x nats)", "2": "(dB)", "3": "(MSE + beta x nats)", "4": "(1 per nat)", "5": "(dB)",
-             "6": "(pixels in [0, 1])", "7": "(nats per clip)", "8": "ratio"}
+    loss = "(MSE + gdl x GD + beta x nats)"
+    units = {"1": loss, "2": "(dB)", "3": loss, "4": "(1 per nat)", "5": "(dB)", "6": "(pixels in [0, 1])",
+             "7": "(nats per clip)", "8": "ratio"}
     made = figures(study_runs)
     assert set(made) == set(FIGURES)
     for name, figure in made.items():
@@ -163,10 +167,21 @@ def test_the_scores_of_runs_that_differ_in_the_seed_only_are_gathered(seeded_run
     # The best validations are 20, 21 and 25 dB: the sample's variance is (4 + 1 + 9) / 2. The last are 14.4 dB lower.
     assert rows == [["free", 3, "22.00", "20.00", "25.00", "2.65", "7.60", "5.60", "10.60", "2.65"],
                     ["forced", 2, "22.25", "22.00", "22.50", "", "7.85", "7.60", "8.10", ""]]
-    best, after = best_settings(groups, ["free", "forced"])
-    assert "forced: mean 22.25 dB, from 22.00 to 22.50, n = 2" in best and after.endswith("overlap")
-    _, after = best_settings([groups[1], *by_seed(seeded_runs[:1])], ["forced", "free"])
-    assert "n = 1" in after and "overlap" not in after
+    said = verdict(groups, ["free", "forced"])
+    assert "is forced: 22.25 dB PSNR (mean of 2 seeds, from 22.00 to 22.50)" in said and "ranges overlap" in said
+    assert "next is free: 22.00 dB PSNR (mean of 3 seeds, from 20.00 to 25.00), 0.25 dB lower" in said
+    assert "do not overlap" in verdict([groups[1], *by_seed(seeded_runs[:1])], ["forced", "free"])
+
+
+def test_a_verdict_says_where_scores_prove_nothing(seeded_runs, tmp_path):
+    one, other = by_seed([seeded_runs[0]]) + by_seed([seeded_runs[3]])
+    assert "2.00 dB lower; with one seed each" in verdict([one, other], ["free", "forced"])
+    epochs = seeded_runs[3].epochs | {"val_psnr_copy_first": seeded_runs[3].epochs["val_psnr_copy_first"] + 1}
+    moved = by_seed([dataclasses.replace(seeded_runs[3], epochs=epochs)])
+    assert "do not compare" in verdict([one, *moved], ["free", "forced"])
+    assert verdict([one], ["free"]) == "Best is free: 20.00 dB PSNR."
+    begun = by_seed([load_run(_write_run(tmp_path / "begun", STUDY, 1))])
+    assert "No run" in verdict(begun, ["begun"]) and "is free:" in verdict([*begun, one], ["begun", "free"])
 
 
 def test_curves_of_seeds_are_their_mean_and_range(seeded_runs):
@@ -208,10 +223,10 @@ def test_runs_that_differ_in_the_seed_get_a_second_table(seeded_runs, tmp_path, 
     assert [(row["settings"], row["n"], row["best_sd"]) for row in rows] == [
         ("tfr 0.0", "3", "2.65"), ("tfr 0.5", "2", "")]
     text = capsys.readouterr().out
-    assert (tmp_path / "out" / "seeds.md").read_text() in text and "Best by mean" in text
+    assert (tmp_path / "out" / "seeds.md").read_text() in text and "Best is tfr 0.5" in text
     compare(folders[2:4], tmp_path / "out")  # replaces the comparison with one of one seed each
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["table.csv", "table.md"]
-    assert "Best by mean" not in capsys.readouterr().out
+    names = [path.name for path in sorted((tmp_path / "out").iterdir())]
+    assert names == ["report.html", "table.csv", "table.md"]
 
 
 def test_ticks_of_a_logarithmic_axis_are_plain_numbers_and_each_column_has_an_axis(study_runs):
@@ -236,7 +251,7 @@ def test_a_run_called_like_a_curve_or_with_a_dollar_is_drawn_as_any(tmp_path):
     assert plots.png(figure)[:4] == b"\x89PNG"
     lines = figure.axes[0].get_lines()
     widths = {line.get_label(): line.get_linewidth() for line in lines}
-    assert widths["prior"] == widths["a$_$b"] > widths["copy-first"]
+    assert min(widths["prior"], widths["a$_$b"]) > widths["copy-first"]
 
 
 def test_runs_of_other_lengths_networks_and_unfinished_ones_compare(tmp_path, unrendered):
@@ -295,7 +310,7 @@ def test_table_has_final_and_best_numbers(study_runs):
     assert first["final_mse"] == "0.05" and first["psnr_copy_first"] == "16.00"
 
 
-def test_comparison_is_written_whole_as_png_and_pdf(study_folders, tmp_path, capsys):
+def test_comparison_is_written_whole_as_a_page_png_and_pdf(study_folders, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "table.csv").write_text("an earlier comparison, to be replaced")
     compare(study_folders[:2], tmp_path / "out")
@@ -304,6 +319,13 @@ def test_comparison_is_written_whole_as_png_and_pdf(study_folders, tmp_path, cap
     assert (tmp_path / "out" / names[0]).with_suffix(".pdf").read_bytes()[:5] == b"%PDF-"
     assert (tmp_path / "out" / "table.md").read_text() in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    texts = [element.text for svg in re.findall("<svg.*?</svg>", page, re.S)
+             for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]
+    assert {"training loss", "validation PSNR (dB)", "epoch", "0.1"} <= {*texts}
+    assert not [text for text in texts if "$" in text or "\\" in text]  # ticks are no formulas
+    winner = re.search('<tr class="lead"><td>(.*?)</td>', page)[1]
+    assert page.index(f"Best is {winner}: ") < page.index("<table>") < page.index("<svg") < page.index("<details>")
 
 
 def test_what_is_no_run_is_refused_and_nothing_is_written(study_folders, tmp_path):
