@@ -283,7 +283,7 @@ def _enlarged(frames, scale, enlarge):
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, method)) for frame in frames])
 
 
-def write_gif(path, frames, fps=20, scale=1):
+def write_gif(path: str | Path, frames: np.ndarray, fps: float = 20, scale: int = 1) -> None:
     """Write frames (T, H, W, 3), floats in [0, 1] or uint8, as a GIF; the arguments are those of `gif_writer`."""
     with gif_writer(path, fps, scale) as append:
         append(frames)

@@ -9,7 +9,7 @@ import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from cvae_tf.errors import InputError
 from cvae_tf.pose import skeleton
 from cvae_tf.pose.keypoints import KeyPoints
 from cvae_tf.studio import scene as studio
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Footage:
     key_points: KeyPoints | None = None
 
     @cached_property
-    def mirrored_poses(self):
+    def mirrored_poses(self) -> np.ndarray | None:
         """The poses of the mirrored frames, drawn from the key points: (N, H, W, 3) uint8; None without key points."""
         if self.key_points is not None:
             height, width = self.frames.shape[1:3]
@@ -55,12 +58,12 @@ class Footage:
             return skeleton.draw(mirrored.joints(), height, width)
 
     @property
-    def limb_hues(self):
+    def limb_hues(self) -> tuple | None:
         """The hues of the limbs in the poses, for `UNet`; None if their colours are unknown."""
         return self.palette and skeleton.part_hues(self.palette.style)
 
-    def clips(self, length, batch_size, *, seed=0, context="sequence", mirror=False, zoom=1.0,
-              steps_per_epoch=0):
+    def clips(self, length: int, batch_size: int, *, seed: int = 0, context: str = "sequence", mirror: bool = False,
+              zoom: float = 1.0, steps_per_epoch: int = 0) -> "tf.data.Dataset":
         """One epoch of batches for Keras's ``fit``.
 
         In the training split, clips begin at random frames, and each iteration over the data set draws new clips. In
@@ -97,7 +100,7 @@ class Footage:
         dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
         return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
-    def longest(self, length):
+    def longest(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """The first ``length`` frames and poses of the longest sequence, uint8; the whole sequence if it is shorter.
 
         Raises:
@@ -118,8 +121,9 @@ class Splits(NamedTuple):
     val: Footage
 
 
-def load_footage(data_dir=STUDIO, *, frame_size=None, max_frames=0, studio_sequences=4, studio_seed=0,
-                 studio_variety=False, studio_lamp=False):
+def load_footage(data_dir: str | Path = STUDIO, *, frame_size: tuple[int, int] | None = None, max_frames: int = 0,
+                 studio_sequences: int = 4, studio_seed: int = 0, studio_variety: bool = False,
+                 studio_lamp: bool = False) -> Splits:
     """Load the footage of a data set.
 
     Args:

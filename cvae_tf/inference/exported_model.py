@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,10 @@ class ExportedModel:
         InputError: the folder holds no SavedModel, a damaged one, or a SavedModel without this project's signatures.
     """
 
-    def __init__(self, path):
+    height: int
+    width: int
+
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         check_model(path)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -62,7 +66,8 @@ class ExportedModel:
         one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
         self.films_at_once = os.cpu_count() if one_thread else 1
 
-    def generate(self, first_frame, poses, seed=0, temperature=1.0):
+    def generate(self, first_frame: np.ndarray, poses: np.ndarray, seed: int = 0,
+                 temperature: float = 1.0) -> np.ndarray:
         """Generate a film from its first frame and the poses of the frames after it, with z from the prior.
 
         Args:
@@ -80,7 +85,8 @@ class ExportedModel:
         images = self._checked(first_frame=first_frame) | self._checked("T", poses=poses)
         return self._run("generate", images, seed=[0, seed], temperature=temperature)["frames"]
 
-    def film(self, first_frame, seed=0, temperature=1.0):
+    def film(self, first_frame: np.ndarray, seed: int = 0,
+             temperature: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
         """Begin a film that is generated in parts, so that memory does not grow with the length of the film.
 
         Args:
@@ -102,7 +108,8 @@ class ExportedModel:
 
         return extend
 
-    def continue_film(self, context_frame, before, poses, seed=0, temperature=1.0, start=0):
+    def continue_film(self, context_frame: np.ndarray, before: np.ndarray, poses: np.ndarray, seed: int = 0,
+                      temperature: float = 1.0, start: int = 0) -> np.ndarray:
         """Continue a film from any frame.
 
         Args:
@@ -130,7 +137,7 @@ class ExportedModel:
         images = images | self._checked("T", poses=poses)
         return self._run("continue", images, seed=[0, seed], temperature=temperature, start=start)
 
-    def reconstruct(self, frames, poses):
+    def reconstruct(self, frames: np.ndarray, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reconstruct frames 1 to T-1 with z from the posterior.
 
         The posterior sees the frame to predict, so the result says nothing about the quality of real predictions.

@@ -14,7 +14,7 @@ from cvae_tf.evaluation.metrics import psnr_per_frame
 from cvae_tf.evaluation.tables import psnr_table
 from cvae_tf.files import atomic, check_paths, check_writable, write_csv
 from cvae_tf.inference.driver import from_images, from_key_points, from_studio, is_key_points
-from cvae_tf.inference.exported_model import CHUNK, folder_of, newest_model, open_model
+from cvae_tf.inference.exported_model import CHUNK, ExportedModel, folder_of, newest_model, open_model
 
 PART = 7 * CHUNK  # number of frames that are read, generated and written at a time
 
@@ -32,12 +32,14 @@ class Prediction:
 
     path: Path
     frames: int
-    psnr: dict = field(default_factory=dict)
+    psnr: dict[str, float] = field(default_factory=dict)
 
 
-def predict(model=None, first_frame=None, poses=None, truth=None, output="prediction.gif", *, fit=None, view="front",
-            compare=False, overlay=False, contact_sheet=False, seed=0, temperature=1.0, samples=1, fps=None, scale=4,
-            enlarge="nearest", overwrite=False):
+def predict(model: str | Path | ExportedModel | None = None, first_frame: str | Path | None = None,
+            poses: str | Path | None = None, truth: str | Path | None = None, output: str | Path = "prediction.gif", *,
+            fit: str | None = None, view: str | float = "front", compare: bool = False, overlay: bool = False,
+            contact_sheet: bool = False, seed: int = 0, temperature: float = 1.0, samples: int = 1,
+            fps: float | None = None, scale: int = 4, enlarge: str = "nearest", overwrite: bool = False) -> Prediction:
     """Generate and write a film with z from the prior; print its path and, if the truth is known, its PSNR.
 
     The film has one frame for each pose. A first pose with the file name of the first frame is taken as the pose of

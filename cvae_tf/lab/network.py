@@ -230,8 +230,8 @@ class LabNetwork(Network):
         **kwargs: those of ``keras.layers.Layer``; ``dtype="mixed_bfloat16"`` computes most of the network in 16 bits.
     """
 
-    def __init__(self, F_dim=defaults.F_DIM, L_dim=defaults.L_DIM, N_dim=defaults.N_DIM, D_out_dim=defaults.D_OUT_DIM,
-                 batch_norm="inference", **kwargs):
+    def __init__(self, F_dim: int = defaults.F_DIM, L_dim: int = defaults.L_DIM, N_dim: int = defaults.N_DIM,
+                 D_out_dim: int = defaults.D_OUT_DIM, batch_norm: str = "inference", **kwargs):
         super().__init__(**kwargs)
         self.F_dim, self.L_dim, self.N_dim, self.D_out_dim = F_dim, L_dim, N_dim, D_out_dim
         policy = self.dtype_policy.name

@@ -15,7 +15,10 @@ The methods of Keras, ``generate``, ``continue_film`` and ``reconstruct`` take c
 methods work with time as the first axis: (T, B, H, W, 3).
 """
 
+from pathlib import Path
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from cvae_tf.model import batch, defaults, losses
@@ -23,11 +26,13 @@ from cvae_tf.model.batch import as_float
 from cvae_tf.model.defaults import GENERATION_CHUNK
 from cvae_tf.model.export import write
 from cvae_tf.model.mirror_average import MirrorAverage
-from cvae_tf.model.network import dimensions, over_time
+from cvae_tf.model.network import Network, dimensions, over_time
 from cvae_tf.model.rollout import in_chunks, rollout
 
 # Purposes of random numbers. The purpose is one word of each seed, so no two purposes share random numbers.
 POSTERIOR, FORCING, DISTURBANCE = 1, 2, 3
+
+Images = np.ndarray | tf.Tensor
 
 
 @keras.saving.register_keras_serializable("cvae_tf")
@@ -64,10 +69,20 @@ class CVAE(keras.Model):
     batches; ``skipped`` counts the batches whose loss or gradient was not finite.
     """
 
-    def __init__(self, network, beta=defaults.BETA, teacher_forcing_ratio=defaults.TEACHER_FORCING_RATIO,
-                 teacher_forcing_draw=defaults.TEACHER_FORCING_DRAW, gradient_through_time=False,
-                 disturbed=defaults.DISTURBED, mirror_average=False, gdl=defaults.GDL, clip_norm=defaults.CLIP_NORM,
-                 chunk_length=defaults.CHUNK_LENGTH, xla=False, seed=0, frame_size=None, **kwargs):
+    network: Network
+    beta: keras.Variable
+    teacher_forcing_ratio: keras.Variable
+    epoch: keras.Variable
+    steps: keras.Variable
+    skipped: keras.Variable
+    skipped_in_a_row: keras.Variable
+
+    def __init__(self, network: Network, beta: float = defaults.BETA,
+                 teacher_forcing_ratio: float = defaults.TEACHER_FORCING_RATIO,
+                 teacher_forcing_draw: str = defaults.TEACHER_FORCING_DRAW, gradient_through_time: bool = False,
+                 disturbed: float = defaults.DISTURBED, mirror_average: bool = False, gdl: float = defaults.GDL,
+                 clip_norm: float = defaults.CLIP_NORM, chunk_length: int = defaults.CHUNK_LENGTH, xla: bool = False,
+                 seed: int = 0, frame_size: tuple[int, int] | None = None, **kwargs):
         super().__init__(**kwargs)
         self.network, self.teacher_forcing_draw, self.gradient_through_time = network, teacher_forcing_draw, \
             gradient_through_time
@@ -86,7 +101,7 @@ class CVAE(keras.Model):
 
     # ------------------------------------------------------------------ the Keras model
 
-    def compile(self, optimizer="adamw", **kwargs):
+    def compile(self, optimizer: str | keras.optimizers.Optimizer = "adamw", **kwargs) -> None:
         """As in Keras, but without ``loss`` and ``metrics``, which the model defines. For XLA, see the constructor.
 
         Raises:
@@ -114,7 +129,7 @@ class CVAE(keras.Model):
     def from_config(cls, config):
         return cls(**config | {"network": keras.saving.deserialize_keras_object(config["network"])})
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs) -> keras.callbacks.History:
         if isinstance(x, tf.data.Dataset) or hasattr(x, "__next__"):
             kwargs.setdefault("shuffle", False)  # Keras cannot shuffle a data set or a generator, and warns
         with batch.range_errors():
@@ -133,7 +148,7 @@ class CVAE(keras.Model):
         return list(self.means.values())
 
     @property
-    def trainable_parameters(self):
+    def trainable_parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(weight.value.shape.num_elements() for weight in self.network.trainable_weights)
 
@@ -403,7 +418,8 @@ class CVAE(keras.Model):
             self.means[name].update_state(value, sample_weight=tf.cast(tf.shape(context)[0], tf.float32))
         return {name: self.means[name].result() for name in values}
 
-    def generate(self, first_frame, poses, seed=0, temperature=1.0):
+    def generate(self, first_frame: Images, poses: Images, seed: int | tf.Tensor = 0,
+                 temperature: float | tf.Tensor = 1.0) -> tf.Tensor:
         """Free running with z from the prior.
 
         Args:
@@ -421,7 +437,9 @@ class CVAE(keras.Model):
         """
         return self.continue_film(first_frame, None, poses, seed, temperature)[0]
 
-    def continue_film(self, context_frame, previous, poses, seed=0, temperature=1.0, start=0):
+    def continue_film(self, context_frame: Images, previous: tf.Tensor | None, poses: Images,
+                      seed: int | tf.Tensor = 0, temperature: float | tf.Tensor = 1.0,
+                      start: int | tf.Tensor = 0) -> tuple[tf.Tensor, tf.Tensor]:
         """Generate the next part of a film, as `generate` does. In parts, films of any length take constant memory.
 
         Args:
@@ -463,7 +481,8 @@ class CVAE(keras.Model):
         last, films = in_chunks(add, length, GENERATION_CHUNK, previous, films)
         return films.concat(), last
 
-    def reconstruct(self, frames, poses, seed=0):
+    def reconstruct(self, frames: Images, poses: Images,
+                    seed: int | tf.Tensor = 0) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Free running with z from the posterior. It has seen each target frame, so the result is no prediction.
 
         Args:
@@ -492,7 +511,7 @@ class CVAE(keras.Model):
         prior = self.prior(network, previous, pose_features, tf.shape(posterior.loc))
         return predictions, losses.kl_divergence(posterior, prior), posterior.loc
 
-    def export(self, filepath, frame_size=None):
+    def export(self, filepath: str | Path, frame_size: tuple[int, int] | None = None) -> None:
         """Write a SavedModel that needs neither Keras nor this package; see `export.write`."""
         write(self, filepath, frame_size)
 

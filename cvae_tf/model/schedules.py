@@ -3,11 +3,13 @@
 The tables of beta are the report's. They follow cyclical annealing (Fu et al., 2019, arXiv:1903.10145).
 """
 
+from collections.abc import Callable
+
 KL_ANNEAL_TYPES = ("Cyclical", "Monotonic", "WithoutKL")
 MILESTONES = (2, 5)  # epochs at which the lab's template divides the learning rate by 10
 
 
-def cyclical(num_epoch, cycles, stop, start=0):
+def cyclical(num_epoch: int, cycles: int, stop: float, start: int = 0) -> list[float]:
     """Table of the KL weight beta by epoch; beta climbs from 0 towards ``stop`` once in each cycle.
 
     As in the report, beta is summed up step by step, so a climb ends just below ``stop``.
@@ -36,12 +38,12 @@ def cyclical(num_epoch, cycles, stop, start=0):
     return table
 
 
-def monotonic(num_epoch, stop, start=0):
+def monotonic(num_epoch: int, stop: float, start: int = 0) -> list[float]:
     """Table of the KL weight, which climbs once over all epochs; arguments and result as in `cyclical`."""
     return cyclical(num_epoch, 1, stop, start)
 
 
-def constant(num_epoch, stop, start=0):
+def constant(num_epoch: int, stop: float, start: int = 0) -> list[float]:
     """Table of the KL weight: ``stop`` from epoch ``start`` on, and 0 before; arguments and result as in `cyclical`."""
     return [0.0] * min(start, num_epoch) + [float(stop)] * (num_epoch - start)
 
@@ -59,7 +61,7 @@ def beta_table(kl_anneal_type, num_epoch, cycles, stop, start=0):
     return (monotonic if kl_anneal_type == "Monotonic" else constant)(num_epoch, stop, start)
 
 
-def linear_decay(initial, first_epoch, step):
+def linear_decay(initial: float, first_epoch: int, step: float) -> Callable[[int], float]:
     """Teacher-forcing ratio that falls by ``step`` per epoch, down to 0.
 
     Args:

@@ -5,6 +5,7 @@ from the context frame at every step, so the background cannot drift, however lo
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -238,8 +239,8 @@ class UNet(Network):
 
     multiple = 8
 
-    def __init__(self, width=defaults.WIDTH, N_dim=defaults.N_DIM, prior="standard", narrow_posterior=False, depth=3,
-                 limb_hues=None, **kwargs):
+    def __init__(self, width: int = defaults.WIDTH, N_dim: int = defaults.N_DIM, prior: str = "standard",
+                 narrow_posterior: bool = False, depth: int = 3, limb_hues: Sequence | None = None, **kwargs):
         super().__init__(**kwargs)
         self.width, self.N_dim, policy = width, N_dim, self.dtype_policy.name
         channels = [width * min(level, 3) for level in range(1, depth + 1)]

@@ -34,7 +34,8 @@ class KeyPoints:
     fps: float
 
     @classmethod
-    def from_joints(cls, joints, size, fps, confidence=1.0):
+    def from_joints(cls, joints: dict[str, np.ndarray], size: tuple, fps: float,
+                    confidence: float = 1.0) -> "KeyPoints":
         """Key points from a dict of named positions (T, 2); names that are not landmarks are left out."""
         count = len(next(iter(joints.values())))
         points = np.full((count, len(LANDMARKS), 2), np.nan, np.float32)
@@ -45,26 +46,26 @@ class KeyPoints:
     def __len__(self):
         return len(self.points)
 
-    def __getitem__(self, frames):
+    def __getitem__(self, frames: slice | np.ndarray) -> "KeyPoints":
         """The key points of some frames; ``frames`` is a slice or an array of indices."""
         return dataclasses.replace(self, points=self.points[frames], confidence=self.confidence[frames])
 
     @property
-    def present(self):
+    def present(self) -> np.ndarray:
         """(T,) bool: the frames with a person, which have at least one point."""
         return ~np.isnan(self.points[..., 0]).all(axis=1)
 
-    def joints(self):
+    def joints(self) -> dict[str, np.ndarray]:
         """A dict from the name of each landmark, and of neck, pelvis and head, to its positions (T, 2)."""
         joints = {name: self.points[:, k] for name, k in _INDEX.items()}
         return joints | {name: (joints[a] + joints[b]) / 2 for name, (a, b) in DERIVED.items()}
 
-    def mirrored(self):
+    def mirrored(self) -> "KeyPoints":
         """The key points flipped left to right, with left and right joints exchanged."""
         points = self.points[:, MIRRORED] * np.float32([-1, 1]) + np.float32([self.size[0], 0])
         return dataclasses.replace(self, points=points, confidence=self.confidence[:, MIRRORED])
 
-    def cropped(self, box, size):
+    def cropped(self, box: tuple, size: tuple) -> "KeyPoints":
         """The same key points in a part of the picture.
 
         Args:
@@ -75,7 +76,7 @@ class KeyPoints:
         points = (self.points - np.float32([x, y])) * np.float32([size[0] / width, size[1] / height])
         return dataclasses.replace(self, points=points, size=tuple(size))
 
-    def resampled(self, fps):
+    def resampled(self, fps: float) -> "KeyPoints":
         """The key points at another frame rate, by linear interpolation; points next to missing ones are missing."""
         count = max(1, round(len(self) * fps / self.fps))
         times = np.minimum(np.arange(count) * self.fps / fps, len(self) - 1)

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class Source:
     box: tuple = None
 
 
-def prepare(videos, out, val=(), *, poses=None, crop="person", height=0, fps=0.0, max_gap=MAX_GAP, overwrite=False):
+def prepare(videos: Iterable[str | Path], out: str | Path, val: Iterable[str | Path] = (), *,
+            poses: str | Path | None = None, crop: str = "person", height: int = 0, fps: float = 0.0,
+            max_gap: int = MAX_GAP, overwrite: bool = False) -> dict:
     """Turn videos of one person into a data set. Print each choice, and what may spoil the films.
 
     Args:
