@@ -212,6 +212,7 @@ def _check_beginning(config):
     """Refuse initial weights (``init_from``) of another network, or of a missing or damaged model."""
     check_model(config.init_from)
     shaping = {spec.name for spec in dataclasses.fields(Config) if spec.metadata["group"] == "network"} & FIXED
+    shaping -= {"mirror_average"}  # the same weights
     differences = _differences(load_config(Path(config.init_from) / "config.json"), config, shaping)
     if differences:
         raise InputError(f"{config.init_from}: is a model of {differences}; give the same")
