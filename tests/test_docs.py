@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,9 +116,9 @@ def workplace(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if _commands(text)])
-def test_the_commands_of_the_documents_run(page, workplace, monkeypatch):
+def test_the_commands_of_the_documents_run(page, workplace, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("imageio_ffmpeg")
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(shutil.copytree(workplace, tmp_path / "user", symlinks=True))
     for line in _commands(PAGES[page]):
         _run(line)
