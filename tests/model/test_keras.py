@@ -338,7 +338,8 @@ found = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        model = CVAE(UNet(width=2, N_dim=2), beta=1e-4, clip_norm=0.05)
+        # Each replica would disturb clips by draws of its own.
+        model = CVAE(UNet(width=2, N_dim=2), beta=1e-4, clip_norm=0.05, disturbed=0.0)
         give_colours(model.network)
         model.draw_noise = lambda shape: tf.zeros(shape)
         model.compile(keras.optimizers.AdamW(1e-2))

@@ -131,14 +131,14 @@ def test_a_step_in_float16_clips_the_true_gradient(footage):
 
 @pytest.mark.slow
 def test_a_model_trained_in_16_bits_is_exported_in_float32(tmp_path, monkeypatch):
-    def colourful(config):
+    def colourful(config, limb_hues):
         network = build_network(config)
         give_colours(network)
         return network
 
     monkeypatch.setattr(build, "build_network", colourful)
     config = Config(preset="debug", num_epoch=1, steps_per_epoch=2, train_vi_len=3, val_vi_len=4, max_frames=48,
-                    width=8, batch_size=2, N_dim=4, precision="mixed_float16", xla=True,
+                    width=8, batch_size=2, N_dim=4, precision="mixed_float16", xla=True, limb_planes=False,
                     run_dir=str(tmp_path / "run"), export_dir=str(tmp_path / "model"))
     train(config)
     exported = ExportedModel(tmp_path / "model")
