@@ -1,8 +1,11 @@
 """Settings of the documentation: ``sphinx-build -W docs docs/_build``."""
 
 import inspect
+import sys
+from pathlib import Path
 
-import cvae_tf
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a clone, in which the package need not be installed
+import cvae_tf  # noqa: E402
 
 project, author, version = "cvae_tf", "The cvae_tf authors", cvae_tf.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
