@@ -5,7 +5,6 @@ imported only when it is called, so ``--help``, ``--dry_run`` and a mistyped fla
 """
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -225,16 +224,18 @@ def _add_setting(group, spec, shown=None):
     group.add_argument(f"--{spec.name}", type=spec.type, metavar="NAME" if named else METAVARS[spec.type], **options)
 
 
-@contextlib.contextmanager
-def _starting_tensorflow():
-    """Hold TensorFlow's notes back while the block imports it and sets it up, then start its devices.
+def _start_tensorflow(config):
+    """Import TensorFlow, set it up as ``config`` says, and start its devices, with its notes held back.
 
     The notes are shown if TensorFlow does not find the machine's GPU, since they tell why.
     """
     with errors.notes_held() as notes:
-        yield
         import tensorflow as tf
 
+        from cvae_tf.training.build import make_deterministic
+
+        if config.deterministic:
+            make_deterministic()  # before the devices start
         tf.zeros(())  # starts the devices
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
         notes.show = Path("/dev/nvidia0").exists() and not hidden and not tf.config.list_physical_devices("GPU")
@@ -249,12 +250,9 @@ def _train(words):
 
     def run():
         began = time.monotonic()  # the start of TensorFlow takes seconds, which count towards --max_minutes
-        with _starting_tensorflow():
-            from cvae_tf.training.build import make_deterministic
-            from cvae_tf.training.loop import train
+        _start_tensorflow(config)
+        from cvae_tf.training.loop import train
 
-            if config.deterministic:
-                make_deterministic()
         train(config, fresh, began)
 
     return run
@@ -431,11 +429,7 @@ def _study(words):
         if dry_run:
             print("".join(run.to_json() for run in plan(config, out, axes, minutes)), end="")
             return
-        with _starting_tensorflow():
-            from cvae_tf.training.build import make_deterministic
-
-            if config.deterministic:
-                make_deterministic()
+        _start_tensorflow(config)
         (draw_schedules if schedules else study)(config, out, minutes_per_run=minutes, axes=axes)
 
     return run

@@ -71,7 +71,11 @@ class Encoder(Part):
         self.block = ResidualBlock(channels[-1], dtype=policy)
 
     def call(self, image):
-        levels = [self.read(image)]
+        return self.features(self.read(image))
+
+    def features(self, image):
+        """The features of an image that `read` has prepared."""
+        levels = [image]
         for down in self.downs:
             levels.append(tf.nn.leaky_relu(down(levels[-1])))
         return *levels[1:-1], self.block(levels[-1])
@@ -266,7 +270,8 @@ class UNet(Network):
         return over_time(self._encode_pose, poses)
 
     def _encode_pose(self, drawing):
-        features, image = self.pose_encoder(drawing), self.pose_encoder.read(drawing)
+        image = self.pose_encoder.read(drawing)
+        features = self.pose_encoder.features(image)
         sharp = image[..., :self.pose_encoder.sharp]  # at full size, blurred planes cost more time than they are worth
         return features[-1], self._conditioning("pose", features, sharp)
 
