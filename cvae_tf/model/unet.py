@@ -70,12 +70,9 @@ class Encoder(Part):
         self.downs = [_conv(count, strides=2, dtype=policy) for count in channels]
         self.block = ResidualBlock(channels[-1], dtype=policy)
 
-    def call(self, image):
-        return self.features(self.read(image))
-
-    def features(self, image):
-        """The features of an image that `read` has prepared."""
-        levels = [image]
+    def call(self, image, is_read=False):
+        """With ``is_read``, ``read`` has prepared the image already."""
+        levels = [image if is_read else self.read(image)]
         for down in self.downs:
             levels.append(tf.nn.leaky_relu(down(levels[-1])))
         return *levels[1:-1], self.block(levels[-1])
@@ -271,7 +268,7 @@ class UNet(Network):
 
     def _encode_pose(self, drawing):
         image = self.pose_encoder.read(drawing)
-        features = self.pose_encoder.features(image)
+        features = self.pose_encoder(image, is_read=True)
         sharp = image[..., :self.pose_encoder.sharp]  # at full size, blurred planes cost more time than they are worth
         return features[-1], self._conditioning("pose", features, sharp)
 
