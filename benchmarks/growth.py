@@ -165,8 +165,8 @@ def starting(what):
 
     root = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory() as folder:
-        train = [root / "train.py", "--data_dir", f"{folder}/data", "--num_epoch", "1", "--steps_per_epoch", "50",
-                 "--run_dir", f"{folder}/run", "--export_dir", f"{folder}/model", "--fresh"]
+        train = [root / "train.py", "--data_dir", f"{folder}/data", "--num_epoch", "2", "--steps_per_epoch", "1",
+                 "--val_every", "2", "--run_dir", f"{folder}/run", "--export_dir", f"{folder}/model", "--fresh"]
         command = {"import": ["-c", "import tensorflow"], "help": [root / "train.py", "--help"], "train": train,
                    "predict": [root / "predict.py", "--model", root / "saved_models" / "studio",
                                "--output", f"{folder}/film.gif"]}[what]
@@ -177,7 +177,7 @@ def starting(what):
             with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL) as program:
                 seen = read = b"nothing yet"
-                while read and b"loss:" not in seen:
+                while read and b" 1/2 " not in seen:  # the line of the first epoch
                     read = program.stdout.read1()
                     seen += read
                 program.kill()  # the training, which has taken its first step; the others have ended

@@ -20,7 +20,6 @@ from cvae_tf import __version__, errors
 from cvae_tf.config import ABOUT_PRESETS, PRESETS, STUDIO, Config, load_config
 from cvae_tf.errors import InputError
 
-SCRIPTS = ("train.py", "predict.py")
 METAVARS = {int: "N", float: "X", str: "FOLDER"}
 LEAST_STEPS = 2000  # of a training on a prepared data set, however short: with fewer, limbs stay blurred
 
@@ -141,10 +140,9 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, command, more=""):
         summary, _ = COMMANDS[command]
-        script = Path(sys.argv[0]).name
         self.columns = min(100, shutil.get_terminal_size((100, 24)).columns)
         super().__init__(
-            prog=f"python {script}" if script in SCRIPTS else f"{errors.program()} {command}", allow_abbrev=False,
+            prog=errors.program(command), allow_abbrev=False,
             description=self._wrapped(f"{summary[0].upper()}{summary[1:]}.\n{more}"),
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28,
                                                                               width=self.columns))
@@ -480,7 +478,7 @@ def _import_torch(words):
         print(f"{args.out}: the lab's network with F_dim {network.F_dim}, L_dim {network.L_dim}, N_dim "
               f"{network.N_dim}, D_out_dim {network.D_out_dim}, {model.trainable_parameters:,} trainable parameters, "
               f"batch norm '{args.batch_norm}'")
-        print(f"Next   cvae-tf predict --model {args.out}")
+        print(f"Next   {errors.program('predict')} --model {args.out}")
 
     return run
 

@@ -149,9 +149,12 @@ def check_name(name, flag):
         raise InputError(f"{flag} must be UTF-8 text without control characters, received {name}")
 
 
-def program():
-    """How the command line is started, which a message must repeat: ``cvae-tf`` or ``python -m cvae_tf``."""
-    return "cvae-tf" if Path(sys.argv[0]).name.startswith("cvae-tf") else "python -m cvae_tf"
+def program(command):
+    """How a user starts ``command`` here: ``python train.py``, ``cvae-tf train`` or ``python -m cvae_tf train``."""
+    script = Path(sys.argv[0]).name
+    if script == f"{command}.py":
+        return f"python {script}"
+    return f"{'cvae-tf' if script.startswith('cvae-tf') else 'python -m cvae_tf'} {command}"
 
 
 def has_cursor():

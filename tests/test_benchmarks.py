@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 torch_lab = pytest.importorskip("torch_lab")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_operations_of_the_labs_network_are_those_that_pytorch_counts():
     from torch.utils.flop_counter import FlopCounterMode
@@ -37,6 +38,7 @@ def test_operations_of_the_labs_network_are_those_that_pytorch_counts():
     assert throughput.work_of_row(throughput.work_of(network), "free")[0] == 3 * 2 * 15 * frame_at_least
 
 
+@pytest.mark.slow
 def test_a_side_answers_from_its_own_process():
     side = throughput.Side(throughput.__file__, "--serve", "unet", "--device", "cpu")
     try:

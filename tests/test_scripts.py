@@ -40,6 +40,7 @@ def trained(lab_tree, tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_training_tells_where_everything_is(trained):
     folder, text = trained
     for part in ("31 frames", "Best model", "copy-first", "runs/debug-1/samples/epoch_002.gif",
@@ -49,6 +50,7 @@ def test_training_tells_where_everything_is(trained):
         assert film.n_frames == 31 and film.size == (2 * (3 * 64 + 2), 64)
 
 
+@pytest.mark.slow
 def test_the_commands_that_training_names_work(trained):
     folder, text = trained
     for name in ("predict", "compare"):
@@ -57,12 +59,14 @@ def test_the_commands_that_training_names_work(trained):
     assert (folder / "prediction.csv").exists() and list((folder / "comparison").iterdir())
 
 
+@pytest.mark.slow
 def test_predict_without_flags_takes_a_finished_model_that_is_no_debug_model(trained):
     folder, _ = trained
     first, *_ = _run(folder, "predict", "--scale", "1", "--output", "shipped.gif").splitlines()
     assert first == f"Model {SHIPPED} (the newest that is finished; --model takes another)"
 
 
+@pytest.mark.slow
 def test_predict_without_poses_takes_the_studio(trained):
     folder, _ = trained
     text = _run(folder, "predict", "--model", "saved_models/debug-1", "--scale", "1")
@@ -80,6 +84,7 @@ def test_predict_without_poses_takes_the_studio(trained):
         assert curve.size[0] > 400
 
 
+@pytest.mark.slow
 def test_predict_from_one_frame_and_a_folder_of_poses(trained, lab_tree):
     folder, _ = trained
     first = next((lab_tree / "test" / "test_img" / "0").iterdir())
@@ -99,6 +104,7 @@ def test_predict_from_one_frame_and_a_folder_of_poses(trained, lab_tree):
     assert not (folder / "out" / "a.csv").exists()  # nothing to compare with
 
 
+@pytest.mark.slow
 def test_predict_compares_with_the_truth(trained, lab_tree):
     folder, _ = trained
     text = _run(folder, "predict", "--model", "saved_models/debug-1", "--poses", lab_tree / "val" / "val_label",

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from cvae_tf.config import PRESETS, Config, check_ranges
-from cvae_tf.errors import InputError, Interrupted, printable
+from cvae_tf.errors import InputError, Interrupted, printable, program
 from cvae_tf.experiments.grid import VARIED, all_values, report_axes, runs_of
 from cvae_tf.files import atomic, check_paths, check_replaceable, plain, read_csv
 from cvae_tf.training.run import RunFolders
@@ -166,7 +166,7 @@ def _command(config, out, minutes_per_run, axes=None):
         words.pop("steps_per_epoch", None)  # determined by ``minutes_per_run``
     flags = [[f"--{'' if value else 'no_'}{name}" for value in values] if isinstance(values[0], bool) else
              [f"--{name}", *map(str, values)] for name, values in words.items()]
-    return shlex.join(["python", "-m", "cvae_tf", "study", *(word for flag in flags for word in flag)])
+    return f"{program('study')} {shlex.join(word for flag in flags for word in flag)}"
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from cvae_tf.data import film
 from cvae_tf.data.images import uncut
 from cvae_tf.data.record import POSES, RECORD, read_record
 from cvae_tf.data.video import FOLDER_FPS, count_frames, default_rate, probe, shown_at
-from cvae_tf.errors import InputError, say
+from cvae_tf.errors import InputError, program, say
 from cvae_tf.files import atomic, check_paths, check_replaceable, clean_up, plain, reserved
 from cvae_tf.pose import formats, retarget
 from cvae_tf.pose.keypoints import KeyPoints, joined, write_poses
@@ -185,7 +185,7 @@ def _choose_boxes(sources, box, height):
     for source, source.box in zip(sources, boxes, strict=True):
         x, y, w, h = source.box
         say(f"{source.video.path}: a box of {w}x{h} pixels at {x},{y} in the picture of "
-            f"{source.video.width}x{source.video.height} becomes frames of {size[0]}x{size[1]}")
+            f"{source.video.width}x{source.video.height} becomes frames of {size[1]}x{size[0]} (height x width)")
         cut = crops.cut_share(source.key_points, source.box)
         if cut > 0.1:
             say(f"{source.video.path}: the box cuts the person in {100 * cut:.0f} percent of the frames; another "
@@ -397,8 +397,8 @@ def _say_what_next(out, record):
     """Print the result, what is likely to fail with this footage, and the next command."""
     train, val = record["frames"]["train"], record["frames"]["val"]
     height, width = record["frame_size"]
-    say(f"{out}: {train} frames for training and {val} for validation, {width}x{height} pixels, at {record['fps']:.4g} "
-        f"frames per second; look at {out / 'sheet.png'} before you train")
+    say(f"{out}: {train} frames for training and {val} for validation, {height}x{width} pixels (height x width), at "
+        f"{record['fps']:.4g} frames per second; look at {out / 'sheet.png'} before you train")
     for source in record["sources"]:
         if source["background_movement"] > MOVING:
             say(f"{source['path']}: the background moves (by {source['background_movement']:.0f} levels of 255 on "
@@ -411,4 +411,4 @@ def _say_what_next(out, record):
         say(f"At {record['fps']:.4g} frames per second, limbs move far from frame to frame, so films will stutter; "
             "film with 25 or 30")
     clip = "" if record["longest"] >= CLIP else f" --train_vi_len {max(2, record['longest'] // 2)}"
-    say(f"Next   cvae-tf train --data_dir {shlex.quote(str(out))} --preset best --max_minutes 15{clip}")
+    say(f"Next   {program('train')} --data_dir {shlex.quote(str(out))} --preset best --max_minutes 15{clip}")

@@ -177,7 +177,7 @@ def report(result, config, folders, frames, last_step, seconds, command):
         ("Film", f"{samples[-1]} (truth, pose, prediction)" if samples else "none"),
         *(("" if i else "SavedModel", f"{path} (the {which} model)") for i, (path, which) in enumerate(models.items())),
         ("TensorBoard", shlex.join(["tensorboard", "--logdir", str(folders.root.parent)])),
-        *((f"To {name}", f"{program()} {name} {shlex.join(map(str, words))}") for name, words in commands.items())]
+        *((f"To {name}", f"{program(name)} {shlex.join(map(str, words))}") for name, words in commands.items())]
     if result.steps < last_step:
         lines.append(("To continue", command))
     ended = "Finished" if result.steps >= last_step else "Stopped by --max_minutes"

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cvae_tf.config import Config, load_config
-from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, say, stop_printing
+from cvae_tf.errors import BROKEN_PIPE, InputError, Interrupted, in_plain_words, program, say, stop_printing
 from cvae_tf.files import atomic, check_model, check_paths, check_replaceable, lock_of, write_csv
 from cvae_tf.inference.export import MODEL_FILES, load_weights, save_model
 from cvae_tf.inference.exported_model import owner_of, write_owner
@@ -61,7 +61,7 @@ def train(config: Config, fresh: bool = False, began: float | None = None,
         config: a `Config`.
         fresh: rename an existing run in the same folder, and start over.
         began: value of `time.monotonic` from which ``max_minutes`` counts; None: now.
-        command: command line that messages give for continuing the run; None: ``python train.py --run_dir ...``.
+        command: command line that messages give for continuing the run; None: that of `train` with ``--run_dir``.
 
     Returns:
         A `TrainingResult`.
@@ -78,7 +78,7 @@ def train(config: Config, fresh: bool = False, began: float | None = None,
     with contextlib.ExitStack() as stack:
         folders, check, data = _open_run(config, fresh, stack)
         model, clips, last_step = build_model(config, data.clips), data.clips, data.clips.first_step(config.num_epoch)
-        command = command or f"python train.py --run_dir {shlex.quote(str(folders.root))}"
+        command = command or f"{program('train')} --run_dir {shlex.quote(str(folders.root))}"
         state = RunState(data.checksums, clips.footage.sequences, environment())
         store = CheckpointFolder(folders.checkpoints)
         first_step = store.restore_run(model, state)

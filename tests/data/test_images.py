@@ -102,6 +102,7 @@ def test_a_pose_of_another_shape_than_its_frame_is_refused(pose, tmp_path):
         images.check_shapes(*_two(tmp_path, (64, 32), pose), 32, 64)
 
 
+@pytest.mark.slow
 def test_a_portrait_video_is_refused_by_training_evaluation_and_prediction_before_they_write(end_of, tmp_path):
     model = ["--model", ROOT / "saved_models" / "studio"]
     image_tree(tmp_path / "data", 4, (90, 160), name="")

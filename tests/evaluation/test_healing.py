@@ -114,6 +114,7 @@ def test_a_model_that_cannot_continue_a_film_or_a_short_film_has_no_verdict():
     assert _measure(Mixing(0.5), 10) is None and healing.merge([None]) is None
 
 
+@pytest.mark.slow
 def test_an_exported_model_continues_its_own_film_and_heals():
     model = ExportedModel(ROOT / "saved_models" / "studio")
     frames, poses = (to_float(x) for x in studio.sequence(1, model.height, model.width, length=76))

@@ -90,6 +90,7 @@ def test_exported_model_equals_the_one_in_memory(exported):
     assert mean.shape == (batch, time - 1, *model.network.latent_shape(16, 32))
 
 
+@pytest.mark.slow
 def test_exported_model_runs_without_this_project(unet, tmp_path):
     code = f"""
 import sys, tensorflow as tf

@@ -70,6 +70,7 @@ def test_every_test_sequence_becomes_a_film_and_its_rows_of_the_submission(tree,
             assert np.abs(pixels - shown.astype(int)).mean() < 6  # the GIF shows the same, in its palette
 
 
+@pytest.mark.slow
 def test_a_submission_scores_as_the_evaluation_says(tree, tmp_path, model, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tree, "LAB")

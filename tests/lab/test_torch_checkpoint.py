@@ -64,6 +64,7 @@ def _poses(time, seed=0):
     return np.random.default_rng(seed).random((time, 16, 32, 3), np.float32)
 
 
+@pytest.mark.slow
 def test_widths_come_from_the_tensors_and_the_model_is_like_a_trained_one(imported):
     config = load_config(imported / "config.json")
     assert {name: getattr(config, name) for name in SIZES} == SIZES
@@ -72,6 +73,7 @@ def test_widths_come_from_the_tensors_and_the_model_is_like_a_trained_one(import
     assert signatures == {"generate", "serving_default", "continue", "reconstruct"}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_imported_savedmodel_generates_what_pytorch_does(checkpoint, imported):
     theirs, _ = checkpoint
@@ -86,6 +88,7 @@ def test_the_imported_savedmodel_generates_what_pytorch_does(checkpoint, importe
     np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_checkpoint_with_running_statistics(checkpoint, end_of, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(torch_checkpoint, "save_model", lambda model, path, config: saved.append((model, path, config)))
@@ -284,6 +287,7 @@ def test_a_small_file_of_wide_expanded_tensors_is_refused_before_anything_is_bui
     _refused_cheaply(tmp_path / "a.ckpt", "a.ckpt: its tensors hold .* bytes by their shapes", tmp_path)
 
 
+@pytest.mark.slow
 def test_wide_biases_alone_do_not_build_the_network(tmp_path):
     state = {name: torch.zeros(shape) for name, shape in _shapes(4096).items() if len(shape) == 1}
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")

@@ -80,8 +80,9 @@ def _reference(model, clip, forced, stop):
 
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
 @pytest.mark.parametrize("through_time, chunk_length, prior", [
-    pytest.param(True, 1, "standard", id="through time"), pytest.param(False, 16, "standard", id="stopped"),
-    pytest.param(False, 3, "standard", id="chunks of 3"), pytest.param(False, 1, "standard", id="chunks of 1"),
+    pytest.param(True, 1, "standard", id="through time"), pytest.param(False, 3, "standard", id="chunks of 3"),
+    pytest.param(False, 16, "standard", id="stopped", marks=pytest.mark.slow),
+    pytest.param(False, 1, "standard", id="chunks of 1", marks=pytest.mark.slow),
     pytest.param(False, 16, "learned", id="learned prior"),
     pytest.param(True, 1, "learned", id="learned prior, through time", marks=pytest.mark.slow)])
 def test_loss_and_gradient_equal_the_step_by_step_loop(forced, through_time, chunk_length, prior):
@@ -143,6 +144,7 @@ def test_the_gradient_is_clipped_to_the_global_norm():
         np.testing.assert_allclose(short, whole * (1e-3 / norm), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_same_to_the_bit_each_time():
     model = make_model(UNet(width=8, N_dim=2))
     frames, poses, context = model.unpack(random_clip(time=9, batch=3))
@@ -159,7 +161,9 @@ def test_gradient_through_time_differs_from_the_stopped_one():
     assert abs(norms[0] - norms[1]) > 1e-4 * norms[0]
 
 
-@pytest.mark.parametrize("network", [lambda: UNet(width=4, N_dim=2), _small_lab], ids=["unet", "lab"])
+@pytest.mark.parametrize("network", [
+    pytest.param(lambda: UNet(width=4, N_dim=2), id="unet"),
+    pytest.param(_small_lab, id="lab", marks=pytest.mark.slow)])
 def test_free_running_ignores_future_true_frames(network):
     model = make_model(network())
     frames, poses, context = model.unpack(random_clip())
@@ -193,6 +197,7 @@ def test_changing_beta_changes_the_loss_without_a_retrace():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_overfitted(footage):
     model = make_model(UNet(width=8, N_dim=2), lr=3e-3, gdl=0.0, clip_norm=1.0)
     clip = {"frames": footage.frames[None, :30:5], "poses": footage.poses[None, :30:5]}

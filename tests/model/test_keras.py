@@ -77,9 +77,10 @@ FORMS = {
 
 
 IN_GRAPHS = ("data set of unknown sizes",)
+FAST = (*IN_GRAPHS, "arrays x and y", "generator of dicts", "context is the first frame")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [pytest.param(form, marks=[pytest.mark.slow] * (form not in FAST)) for form in FORMS])
 def test_fit_takes_the_same_clips_in_any_form(form, expected):
     logs, weights = expected
     assert logs.keys() == FIT_LOGS
@@ -179,6 +180,7 @@ def test_a_model_is_made_again_from_its_configuration():
     assert again.network.get_config() == model.network.get_config() and again.network.prior_predictor is not None
 
 
+@pytest.mark.slow
 def test_a_loaded_model_makes_the_same_films_and_trains_on_to_equal_weights(tmp_path):
     frames, poses = _clips()
     model = CVAE(UNet(**WIDTH, prior="learned"), beta=0.01, teacher_forcing_ratio=0.5, gdl=0.5, seed=3)
@@ -204,6 +206,7 @@ def test_a_loaded_model_makes_the_same_films_and_trains_on_to_equal_weights(tmp_
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_an_exported_model_makes_the_same_films_without_this_package(tmp_path):
     frames, poses = _clips(count=2)
     model = _fresh()

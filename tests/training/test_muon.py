@@ -96,6 +96,7 @@ def test_a_restored_run_continues_to_the_bit(tmp_path):
         np.testing.assert_array_equal(variable.numpy(), theirs[name].numpy(), err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_takes_it_and_learns():
     config = Config(optim="Muon", width=4, N_dim=2, frame_H=16, frame_W=32, lr=0.01)
     clips = SimpleNamespace(first_step=lambda epoch: 10 * epoch, footage=SimpleNamespace(limb_hues=None))

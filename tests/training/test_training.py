@@ -197,9 +197,10 @@ def _at_step(monkeypatch, number, act):
     monkeypatch.setattr(CVAE, "train_step", watched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, step, code", [
     pytest.param(signal.SIGINT, 4, 130, id="SIGINT within an epoch"),
-    pytest.param(signal.SIGTERM, 6, 143, id="SIGTERM at the end of one", marks=pytest.mark.slow)])
+    pytest.param(signal.SIGTERM, 6, 143, id="SIGTERM at the end of one")])
 def test_after_a_signal_the_command_that_is_shown_continues_exactly(whole, number, step, code, end_of, tmp_path,
                                                                     monkeypatch):
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, if this is a background job
@@ -261,6 +262,7 @@ def test_a_finished_run_says_so_and_changes_no_file(whole, capsys):
     assert again.scores == result.scores and again.steps == 11
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_and_fewer_are_refused(whole, tmp_path, capsys):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     with pytest.raises(InputError, match="has 3 epochs behind it, more than the --num_epoch 2"):
@@ -273,6 +275,7 @@ def test_more_epochs_continue_and_fewer_are_refused(whole, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["num_epoch"] == 4
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_and_table_of_metrics_are_made_anew(whole, tmp_path, capsys):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     last = tmp_path / "run" / "checkpoints" / "step_00000011.npz"
@@ -443,9 +446,9 @@ def test_learning_rates_are_those_asked_for():
 
 # ---------------------------------------------------------------------- ending early
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
-    pytest.param(dict(lr=1e30), id="rate"),
-    pytest.param(dict(kl_anneal_ratio=1e30), id="beta", marks=pytest.mark.slow)])
+    pytest.param(dict(lr=1e30), id="rate"), pytest.param(dict(kl_anneal_ratio=1e30), id="beta")])
 def test_an_explosion_ends_with_a_line_and_leaves_no_checkpoint_of_it(options, tmp_path):
     config = _config(tmp_path, num_epoch=1, fast_train=False, steps_per_epoch=40, max_frames=24, tfr=1.0,
                      kl_anneal_type="WithoutKL", **{"kl_anneal_ratio": 1.0, **options})
