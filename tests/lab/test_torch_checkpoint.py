@@ -99,6 +99,7 @@ def test_the_command_reads_a_checkpoint_with_running_statistics(checkpoint, end_
     assert model.network.pose_encoder.batch_norm == "inference"
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same_checkpoint(checkpoint, imported, tmp_path):
     out = tmp_path / "epoch=40.ckpt"
     assert export_torch(imported, out) == {"last_epoch": 40, "tfr": 0.3, "lr": 1e-5}  # as they came
@@ -248,6 +249,7 @@ def test_without_pytorch_the_command_says_what_to_install(checkpoint, monkeypatc
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "config.json"]
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_only_the_labs_network_goes_back(checkpoint, imported, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         import_torch(checkpoint[1], imported)

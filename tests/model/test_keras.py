@@ -43,6 +43,10 @@ def _as_dict(batch):
     return dict(zip(("frames", "poses"), batch, strict=True))
 
 
+def _floats(scores):
+    return {name: float(value) for name, value in scores.items()}  # Keras 3.13 gives tensors
+
+
 def _unknown(batches, as_dict=False):
     """A data set that tells Keras neither B, T, H nor W."""
     spec = tf.TensorSpec((None, None, None, None, 3), tf.uint8)
@@ -120,9 +124,9 @@ def test_a_batch_may_be_trained_and_tested_alone():
 def test_evaluate_predict_and_call_give_films_and_scores():
     model, (frames, poses) = _fresh(eager=True), _clips()
     data = tf.data.Dataset.from_tensor_slices({"frames": frames, "poses": poses}).batch(2)
-    scores = model.evaluate(data, verbose=0, return_dict=True)
+    scores = _floats(model.evaluate(data, verbose=0, return_dict=True))
     assert scores.keys() == TEST_LOGS
-    again = model.evaluate(frames, poses, batch_size=2, verbose=0, return_dict=True)
+    again = _floats(model.evaluate(frames, poses, batch_size=2, verbose=0, return_dict=True))
     assert again == pytest.approx(scores, rel=1e-5)
     film = model.generate(frames[:, 0], poses[:, 1:])
     assert film.shape == (3, 3, 8, 16, 3) and film.dtype == tf.float32
@@ -135,7 +139,7 @@ def test_validation_scores_are_those_of_generated_and_reconstructed_films():
     model, (frames, poses) = _fresh(beta=0.5, gdl=0.0), _clips(count=3)
     for weight in (*model.network.gaussian_predictor.mean.weights, *model.network.gaussian_predictor.logvar.weights):
         weight.assign(tf.random.stateless_normal(weight.shape, [0, 1]))
-    scores = model.evaluate(frames, poses, batch_size=2, verbose=0, return_dict=True)
+    scores = _floats(model.evaluate(frames, poses, batch_size=2, verbose=0, return_dict=True))
     truth = np.float64(frames[:, 1:]) / 255
 
     def score(films):
