@@ -85,10 +85,10 @@ def _run(line):
     """Run a command of the documents in this process, with small settings."""
     program, *words = shlex.split(line)
     command = program.removesuffix(".py")
-    plan = ["--dry_run"] if command == "study" and "--seed" in words else []
+    small = ["--dry_run"] if command == "study" and "--seed" in words else SMALL.get(command, [])
     before = signal.getsignal(signal.SIGTERM)
     try:
-        cli.main([command, *words, *SMALL.get(command, []), *plan])
+        cli.main([command, *words, *small])
     except SystemExit as ended:
         pytest.fail(f"{line}: exit code {ended.code}")
     finally:
