@@ -272,3 +272,12 @@ def test_other_accelerators_words_for_no_memory_are_known():
 def test_an_error_of_the_program_itself_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         errors.run(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("started, expected", [
+    ("train.py", "python train.py"), ("/home/me/cvae_tf/train.py", "python train.py"),
+    ("predict.py", "python -m cvae_tf train"), ("/usr/bin/cvae-tf", "cvae-tf train"), ("cvae-tf.exe", "cvae-tf train"),
+    ("/lib/cvae_tf/__main__.py", "python -m cvae_tf train"), ("ipykernel_launcher.py", "python -m cvae_tf train")])
+def test_messages_repeat_how_the_program_was_started(started, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [started])
+    assert errors.program("train") == expected
