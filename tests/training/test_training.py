@@ -204,6 +204,7 @@ def _at_step(monkeypatch, number, act):
 def test_after_a_signal_the_command_that_is_shown_continues_exactly(whole, number, step, code, end_of, tmp_path,
                                                                     monkeypatch):
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, if this is a background job
+    monkeypatch.setattr(sys, "argv", ["train.py"])  # the message names the program that was started
     with monkeypatch.context() as patch:
         _at_step(patch, step, lambda: os.kill(os.getpid(), number))
         ended = end_of("train", *WORDS, "--run_dir", "run", "--export_dir", "model")
